@@ -35,16 +35,19 @@ class S3Server:
         """Whether conditional writes always succeed."""
         self.answers_lost = 0
         """How many more times a write is carried out and answered as if it had failed."""
-        self.requests: list[str] = []
+        self.conflicts = 0
+        """How many more conditional writes are not carried out, because others are said to be writing."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         if self.refuses is not None:
             return _refusal(start_response, *self.refuses)
         if environ["REQUEST_METHOD"] != "PUT":
             return self._app(environ, start_response)
         if self.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
+        if self.conflicts and "HTTP_IF_NONE_MATCH" in environ:
+            self.conflicts -= 1
+            return _refusal(start_response, 409, "ConditionalRequestConflict")
         with self._writing:  # moto looks and then writes; S3 does it in one step
             if self.answers_lost:
                 self.answers_lost -= 1

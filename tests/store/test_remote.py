@@ -31,6 +31,7 @@ from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreE
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.exchange.bundle import pack
 from mgraph_store.objectstorage import ObjectStorage, check_url
+from mgraph_store.tensors.arrays import chunks_at_a_time
 from mgraph_store.tensors.claims import SharedTensorsWarning
 from mgraph_store.upkeep.collect import plan_collection, remove_objects
 from mgraph_store.upkeep.copying import copy
@@ -468,3 +469,31 @@ def test_a_lost_answer_is_not_taken_for_a_conflict(s3: S3Server, tmp_path: Path)
     s3.answers_lost = 1  # the first try puts the object, and the second finds it there
     GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
     assert s3.answers_lost == 0
+
+
+def test_a_write_that_met_another_one_is_tried_again(s3: S3Server, tmp_path: Path) -> None:
+    s3.conflicts = 2  # as if somebody had put the object and removed it meanwhile
+    GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
+    assert s3.conflicts == 0
+
+
+def test_storage_without_conditional_writes_is_refused(s3: S3Server, tmp_path: Path) -> None:
+    place = ObjectStorage(f"s3://bucket/{tmp_path.name}")
+    s3.refuses = (501, "NotImplemented")
+    try:
+        with pytest.raises(StoreError, match="without conditional writes"):
+            place.put_new("x", b"1")
+    finally:
+        s3.refuses = None
+
+
+def test_of_several_limits_the_lowest_holds() -> None:
+    import zarr
+
+    usual = zarr.config.get("async.concurrency")
+    with chunks_at_a_time(4):
+        assert zarr.config.get("async.concurrency") == 4
+        with chunks_at_a_time(1):
+            assert zarr.config.get("async.concurrency") == 1
+        assert zarr.config.get("async.concurrency") == 4
+    assert zarr.config.get("async.concurrency") == usual

@@ -18,7 +18,7 @@ from typing_extensions import override
 from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.objectstorage import Found, ObjectStorage
-from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.arrays import REMOTE_CHUNKS, StoredArray, chunks_at_a_time
 from mgraph_store.tensors.claims import Claims, Place
 from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
 
@@ -176,7 +176,7 @@ class RemoteTensorStore(TensorStore):
         storage = self._storage
         self._claims.require()
         try:
-            with storage.translated():
+            with storage.translated(), chunks_at_a_time(REMOTE_CHUNKS):
                 to_the_end(write)
             self._count(key)
         except BaseException:
