@@ -30,6 +30,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 _URL = re.compile(r"([a-z0-9]+)://([A-Za-z0-9][A-Za-z0-9._=+@-]*)((?:/[A-Za-z0-9._=+@-]+)*)/?")
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each attempt, at most
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "timeout": "5m"}  # a chunk of 4 MiB on a slow line takes a minute
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 _RETRY: RetryConfig = {"max_retries": 4}
 _SHOWN = 200  # characters of what a service says
 
@@ -173,12 +174,13 @@ class ObjectStorage:
             _memory = _memory or store.MemoryStore()
             return _memory
         with self.translated():
+            options = _client_options()
             if self._scheme == "s3":
-                return store.S3Store(self._bucket, client_options=_client_options(), retry_config=_RETRY, **_aws())
+                return store.S3Store(self._bucket, client_options=options, retry_config=_RETRY, **_aws())
             if self._scheme in ("gs", "gcs"):
-                return store.GCSStore(self._bucket, client_options=_CLIENT, retry_config=_RETRY)
+                return store.GCSStore(self._bucket, client_options=options, retry_config=_RETRY)
             place = f"{self._scheme}://{self._bucket}"
-            return store.AzureStore.from_url(place, client_options=_CLIENT, retry_config=_RETRY)
+            return store.AzureStore.from_url(place, client_options=options, retry_config=_RETRY)
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -221,8 +223,9 @@ def _sentence(url: str, error: Exception) -> str:
 
 
 def _client_options() -> ClientConfig:
-    endpoints = [os.environ.get(f"AWS_ENDPOINT{which}", "") for which in ("_URL_S3", "_URL", "")]
-    return {**_CLIENT, "allow_http": True} if next(filter(None, endpoints), "").startswith("http://") else _CLIENT
+    # An endpoint that somebody wrote with http:// is meant so; without one, everything goes through TLS.
+    plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    return {**_CLIENT, "allow_http": True} if plain else _CLIENT
 
 
 def _aws() -> dict[str, Any]:

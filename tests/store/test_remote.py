@@ -248,6 +248,22 @@ def test_an_address_that_does_not_answer_is_said_not_to(
     assert "cannot be reached (Connection refused): check the network" in refusal(tmp_path)
 
 
+def test_other_services_are_reached_by_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert "no credentials for az://container/x" in refusal(tmp_path, "az://container/x")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:9")
+    for scheme in ("az", "abfs"):
+        place = ObjectStorage(f"{scheme}://container/x")
+        assert getattr(place.client, "config", {})["container_name"] == "container"
+        assert "cannot be reached (Connection refused)" in refusal(tmp_path, place.url)
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    for scheme in ("gs", "gcs"):
+        assert getattr(ObjectStorage(f"{scheme}://bucket/x").client, "config", {})["bucket"] == "bucket"
+
+
 def test_credentials_come_from_where_the_aws_tools_look(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,7 +314,7 @@ os.wait()
 @pytest.mark.parametrize(
     "url",
     ["", "bucket", "file:///etc", "/etc", "http://x/y", "simplecache::s3://x/y", "s3://", "s3://a/../b", "s3://a b",
-     "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
+     "s3://a//b", "s3://a/./b", "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
 )  # fmt: skip
 def test_only_plain_urls_of_known_kinds_are_places(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a place for tensors"):
