@@ -314,7 +314,8 @@ os.wait()
 @pytest.mark.parametrize(
     "url",
     ["", "bucket", "file:///etc", "/etc", "http://x/y", "simplecache::s3://x/y", "s3://", "s3://a/../b", "s3://a b",
-     "s3://a//b", "s3://a/./b", "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
+     "s3://a//b", "s3://a/./b", "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x",
+     "S3://x/y", "s3:/x"],
 )  # fmt: skip
 def test_only_plain_urls_of_known_kinds_are_places(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a place for tensors"):
