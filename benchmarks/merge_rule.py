@@ -3,8 +3,8 @@
 Simulated classifiers on 11 × 11 points of a surface and 61 of a curve: the logits of a point are those of the right
 class, noise that all points share, and noise of its own that varies as a Bézier surface or curve of degree 2 does. All
 points are equally good in expectation, but for a bump in the middle where there is a gain. Everything is done as
-`merge` does it (temperatures, corners, best point, decision). A point is called better if it is better than two corners,
-the one that is right most often and the likeliest on all examples, by one of three rules:
+`merge` does it (temperatures, corners, best point, decision). A point is called better if it is better than two
+corners, the one that is right most often and the likeliest on all examples, by one of three rules:
 
 - naive: 1.96 standard errors of the winner's paired difference;
 - half: the point and the temperatures on one half of the examples, 1.96 standard errors on the other half;
