@@ -115,7 +115,7 @@ class _Work:
 
     def _flush(self) -> None:
         if self.folder.has(f"{self._path.name}.wal"):
-            raise StoreError(f"DuckDB could not finish a copy of {self._index.path}: free some disk space.")
+            raise StoreError(f"No space left for a copy of {self._index.path}, which DuckDB could not finish.")
         self.folder.flush(self._path.name)
 
 
@@ -150,7 +150,7 @@ def _settled(index: Index, lock: GraphLock) -> Count:
 def _commit(index: Index, graph: Folder, work: _Work) -> None:
     name = index.path.name
     if graph.has(f"{name}.wal"):
-        raise StoreError(f"DuckDB could not merge its log into {index.path}: free some disk space and try again.")
+        raise StoreError(f"No space left for {index.path}, into which DuckDB could not merge its log: try again.")
     committed = index.journal.append(work.count, work.record)
     with contextlib.suppress(OSError):  # it is committed: if the disk refuses this, the old index will follow
         work.folder.rename(name, graph, name)
