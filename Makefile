@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format stress bench docs docs-site release clean
+.PHONY: demo test lint format stress docs docs-pages release clean
 
 demo: $(STAMP)
 	$(BIN)/mgraph demo --output demo --overwrite
@@ -29,18 +29,22 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)
+docs-pages: $(STAMP)
 	$(BIN)/python docs/generate.py
 
-docs-site: $(STAMP)
+docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/python docs/build_site.py build/site
 
-# A source distribution and a wheel in dist/, checked, and the wheel tried in a fresh environment. Uploads nothing.
+# A source distribution and a wheel in dist/ of what is committed, checked, and the wheel tried in a fresh environment.
+# Uploads nothing. URL=https://HOST/OWNER/NAME is where the repository is; README's picture is shown from there.
 release: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group release
-	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	rm -rf dist build/release
+	mkdir -p build/release
+	git archive HEAD | tar -x -C build/release
+	$(BIN)/python .ci/published.py build/release $(URL)
+	$(BIN)/python -m build --outdir dist build/release
 	$(BIN)/python -m twine check --strict dist/*
 	.ci/smoke $(BIN)/python dist/*.whl
 
