@@ -52,7 +52,7 @@ def check_path(path: Path) -> None:
 def style(*, dark: bool = False) -> AbstractContextManager[Any]:
     """Return the settings with which a picture is drawn and written, on white or on a dark background."""
     import matplotlib as mpl
-    from matplotlib import cycler
+    from matplotlib.rcsetup import cycler
 
     # Matplotlib first reads settings from the working directory, which may be a stranger's, and they may start TeX.
     fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.families import Floats
-from mgraph.figures import check_path, legend_below, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, ink, legend_below, style, write_figure
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LandscapePanel:
     saddle: float
 
 
-def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
+def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path, *, look: Look = LIGHT) -> Path:
     """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, dark where it is low; below, the losses.
 
     Moments go from light to dark, too. Raises InputError for a picture that cannot be written.
@@ -44,14 +44,14 @@ def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with style():
+    with style(dark=look.dark):
         figure = Figure(figsize=(4.3 * len(landscapes), 8.0), layout="constrained")
         axes = figure.subplots(2, len(landscapes), squeeze=False, height_ratios=(1.5, 1.0))
         for (above, below), landscape in zip(axes.T, landscapes, strict=True):
             colours = mpl.colormaps["YlOrRd"](np.linspace(0.25, 1.0, len(landscape.moments)))
             _from_above(above, landscape, colours)
             _losses(below, landscape, colours)
-        return write_figure(figure, path)
+        return write_figure(figure, path, look.about)
 
 
 def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
@@ -79,7 +79,7 @@ def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
 def _losses(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
     for moment, colour in zip(landscape.moments, colours, strict=True):
         axis.plot(moment.along, moment.losses, color=colour, label=moment.label)
-    axis.axhline(landscape.saddle, color="black", linestyle=":", linewidth=1, label="known saddle", zorder=0)
+    axis.axhline(landscape.saddle, color=ink(), linestyle=":", linewidth=1, label="known saddle", zorder=0)
     axis.set_xlim(0, 1)
     axis.set_xlabel("share of the length")
     axis.set_ylabel("loss")

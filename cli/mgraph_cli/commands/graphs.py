@@ -63,7 +63,7 @@ def add_space(arch: str, data: str, graph: Graph, form: str, **options: Any) -> 
       mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
     """
     space = graph.add_space(arch, data, **options)
-    emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
+    emit_one(_shown(next(row for row in graph.spaces() if row["id"] == space.id), form), form=form)
 
 
 @click.command()
