@@ -155,19 +155,9 @@ def panels(g: Any) -> Figure:
     return figure
 
 
-RARELY = {"paths", "votes", "landscapes", "one map", "training", "relief", "two maps", "compared", "sharp"}
-RARELY |= {"random plane"}  # with make stress
-    "paths",
-    "votes",
-    "landscapes",
-    "one map",
-    "training",
-    "relief",
-    "two maps",
-    "compared",
-    "sharp",
-    "random plane",
-}  # with make stress
+RARELY = {  # with make stress
+    *("paths", "votes", "landscapes", "one map", "training", "relief", "two maps", "compared", "sharp", "random plane"),
+}
 
 
 @pytest.mark.parametrize(
