@@ -38,15 +38,17 @@ docs: $(STAMP)
 
 # A source distribution and a wheel in dist/ of what is committed, checked, and the wheel tried in a fresh environment.
 # Uploads nothing. URL=https://HOST/OWNER/NAME is where the repository is; README's picture is shown from there.
-release: $(STAMP)
-	$(BIN)/python -m pip install --quiet --group release
+release:
 	rm -rf dist build/release
-	mkdir -p build/release
-	git archive HEAD | tar -x -C build/release
-	$(BIN)/python .ci/published.py build/release $(URL)
-	$(BIN)/python -m build --outdir dist build/release
-	$(BIN)/python -m twine check --strict dist/*
-	.ci/smoke $(BIN)/python dist/*.whl
+	mkdir -p build/release/source
+	git archive HEAD | tar -x -C build/release/source
+	$(PYTHON) .ci/published.py build/release/source $(URL)
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	build/release/tools/bin/python -m pip install --quiet --group release
+	build/release/tools/bin/python -m build --outdir dist build/release/source
+	build/release/tools/bin/python -m twine check --strict dist/*
+	.ci/smoke $(PYTHON) dist/*.whl
 
 # Made anew when the dependencies change; a half-made one is no .installed and is finished next time.
 $(STAMP): pyproject.toml
