@@ -7,7 +7,8 @@ points are equally good in expectation, but for a bump in the middle where there
 
 - naive: 1.96 standard errors of the winner's paired difference;
 - half: the point and the temperatures on one half of the examples, 1.96 standard errors on the other half, against the
-  corner that is best on all of them;
+  corner that is likeliest on all of them (`merge` asks the same against the corner with the best accuracy, if that is
+  another, so it hands out a point no more often);
 - maximum: the quantile of the largest of all points' differences over redrawn examples (mgraph/merge/bestof.py).
 
     python benchmarks/merge_rule.py | tee benchmarks/results/merge_rule.txt

@@ -25,6 +25,7 @@ from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.objectstorage import check_url
 from mgraph_store.predictions import PREDICTIONS, Predictions
 from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows import schema
@@ -37,7 +38,7 @@ from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.claims import CONFIG, Place, directory_of, new_claim
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush_tree, to_the_end
-from mgraph_store.tensors.remote import RemoteTensorStore, check_url
+from mgraph_store.tensors.remote import RemoteTensorStore
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:

@@ -1,15 +1,15 @@
-"""Graphs whose tensors lie at a URL: an S3-compatible server that the tests start, and fsspec's memory."""
+"""Graphs whose tensors lie at a URL: an S3-compatible server that the tests start, and memory."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import threading
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -30,14 +30,18 @@ from mgraph_store import (
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.exchange.bundle import pack
+from mgraph_store.objectstorage import ObjectStorage, check_url
+from mgraph_store.tensors.arrays import chunks_at_a_time
 from mgraph_store.tensors.claims import SharedTensorsWarning
-from mgraph_store.tensors.remote import check_url
 from mgraph_store.upkeep.collect import plan_collection, remove_objects
 from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
-moto = pytest.importorskip("moto.server", reason="moto is not installed")
+pytest.importorskip("obstore", reason="obstore is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+if TYPE_CHECKING:
+    from s3server import S3Server
 
 SIZE = (1 << 20) + 5
 LARGE = Layout(
@@ -50,41 +54,20 @@ LARGE = Layout(
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """Address of a server that speaks S3, with a bucket."""
-    import fsspec
-    from werkzeug.serving import WSGIRequestHandler, make_server
+def s3() -> Iterator[S3Server]:
+    """A server that speaks S3, with a bucket."""
+    from s3server import serving
 
-    class Quiet(WSGIRequestHandler):
-        def send_header(self, keyword: str, value: str) -> None:
-            if keyword != "Server":  # moto sends its own, and clients refuse two
-                super().send_header(keyword, value)
-
-        def log(self, *_: Any) -> None: ...
-
-    app = moto.DomainDispatcherApplication(moto.create_backend_app)
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": f"http://127.0.0.1:{server.port}"})
-    fsspec.filesystem("s3").mkdir("bucket")
-    yield "s3://bucket"
-    fsspec.filesystem("s3").clear_instance_cache()
-    patch.undo()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(params=["s3", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place at a URL."""
-    base = request.getfixturevalue("s3") + "/" if request.param == "s3" else "memory://"
-    return f"{base}{tmp_path.name}/tensors"
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    return f"{request.param}://bucket/{tmp_path.name}/tensors"
 
 
 # What asks a place for nothing that others here do not: with S3, which takes seconds, in make stress.
@@ -197,42 +180,142 @@ def test_garbage_is_found_and_collected(place: str, tmp_path: Path, fill: Callab
 def test_a_lost_or_changed_file_is_noticed(
     place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]
 ) -> None:
-    import fsspec
-
     store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
     nodes = fill(store)
-    fs, root = fsspec.core.url_to_fs(place)
-    chunk = f"{root}/{nodes[0].tensor_key}/float32/c/1"
-    data = bytearray(fs.cat_file(chunk))
+    stored = ObjectStorage(place)
+    chunk = f"{nodes[0].tensor_key}/float32/c/1"
+    data = bytearray(stored.read(chunk))
     data[5] ^= 1
-    fs.pipe_file(chunk, bytes(data))
+    stored.put(chunk, bytes(data))
     with pytest.raises(CorruptError, match="checksum"):
         store.read_parameters("n0")
-    fs.rm_file(chunk)
+    opened = store.tensor_store.open(str(nodes[0].tensor_key))
+    stored.delete([chunk])
+    with pytest.raises(CorruptError, match="is missing"):
+        opened.read()
     with pytest.raises(CorruptError, match="lacks chunk c/1"):
         store.read_parameters("n0")
-    fs.rm(f"{root}/{nodes[1].tensor_key}", recursive=True)
+    stored.delete([file.name for file in stored.find(str(nodes[1].tensor_key))])
     with pytest.raises(CorruptError, match="is missing"):
         store.read_parameters("n1")
-    segment = f"{root}/{nodes[2].tensor_key}/c/0/0"
-    fs.pipe_file(segment, fs.cat_file(segment)[:-30])
+    segment = f"{nodes[2].tensor_key}/c/0/0"
+    stored.put(segment, stored.read(segment)[:-30])
     with pytest.raises(CorruptError):
         store.read_parameters("n2")
     assert len(problems(store)) >= 3
 
 
-def test_an_address_that_does_not_answer_is_said_not_to(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def refusal(tmp_path: Path, url: str = "s3://bucket/x") -> str:
+    """Try to make a graph with its tensors at a URL; return what is said."""
+    with pytest.raises((StoreError, InputError)) as caught:
+        GraphStore.create(tmp_path / "g.mgraph", tensors=url)
+    assert not (tmp_path / "g.mgraph").exists()
+    said = str(caught.value)
+    assert said.endswith(".")
+    assert "\n" not in said
+    assert "Debug" not in said
+    return said
+
+
+def test_a_bucket_that_is_missing_is_named(s3: S3Server, tmp_path: Path) -> None:
+    assert "there is no bucket 'no-such-bucket'" in refusal(tmp_path, "s3://no-such-bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((403, "SignatureDoesNotMatch"), "refuses your credentials (SignatureDoesNotMatch: As told)"),
+        ((401, "Unauthorized"), "refuses your credentials"),
+        ((301, "PermanentRedirect"), "set AWS_REGION"),
+        ((400, "AuthorizationHeaderMalformed"), "set AWS_REGION"),
+        ((400, "OutOfOrder"), "cannot be reached or refuses (OutOfOrder: As told)"),
+    ],
+)
+def test_what_a_service_refuses_is_one_sentence(
+    s3: S3Server, tmp_path: Path, answer: tuple[int, str], said: str
 ) -> None:
-    with pytest.raises(StoreError, match="cannot be reached or refuses"):
-        GraphStore.create(tmp_path / "g.mgraph", tensors="s3://no-such-bucket/x")
-    assert not list(tmp_path.iterdir())
+    s3.refuses = answer
+    try:
+        assert said in refusal(tmp_path)
+    finally:
+        s3.refuses = None
+
+
+def test_an_address_that_does_not_answer_is_said_not_to(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert "cannot be reached (Connection refused): check the network" in refusal(tmp_path)
+
+
+def test_other_services_are_reached_by_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert "no credentials for az://container/x" in refusal(tmp_path, "az://container/x")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_SKIP_SIGNATURE", "true")
+    monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", "http://127.0.0.1:9")
+    for scheme in ("az", "abfs"):
+        place = ObjectStorage(f"{scheme}://container/x")
+        assert getattr(place.client, "config", {})["container_name"] == "container"
+        assert "cannot be reached (Connection refused)" in refusal(tmp_path, place.url)
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    for scheme in ("gs", "gcs"):
+        assert getattr(ObjectStorage(f"{scheme}://bucket/x").client, "config", {})["bucket"] == "bucket"
+
+
+def test_credentials_come_from_where_the_aws_tools_look(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert "There are no credentials for s3" in refusal(tmp_path)
+    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = test\naws_secret_access_key = test\n")
+    (tmp_path / "config").write_text("[profile mine]\nregion = us-east-1\n")
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    assert "The config profile (other) could not be found" in refusal(tmp_path / "h.mgraph", "s3://bucket/y")
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [("obstore", 'pip install "mgraph[remote]"'), ("boto3", "pip install boto3, or set AWS_ACCESS_KEY_ID")],
+)
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, said: str) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert said in refusal(tmp_path)
+
+
+def test_a_forked_process_is_told_that_it_cannot(tmp_path: Path, python: Callable[..., Any]) -> None:
+    script = """
+import json, os, sys
+from mgraph_store import GraphStore
+path = json.loads(sys.argv[1])["path"]
+GraphStore.create(path, tensors="memory://x/y")
+if os.fork() == 0:
+    try:
+        GraphStore.open(path).tensor_store.keys()
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    process = python(script, path=str(tmp_path / "g.mgraph"))
+    said, _ = process.communicate(timeout=60)
+    assert said.startswith("StoreError memory://x/y cannot be used in a process that was forked")
 
 
 @pytest.mark.parametrize(
     "url",
     ["", "bucket", "file:///etc", "/etc", "http://x/y", "simplecache::s3://x/y", "s3://", "s3://a/../b", "s3://a b",
-     "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
+     "s3://a//b", "s3://a/./b", "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x",
+     "S3://x/y", "s3:/x"],
 )  # fmt: skip
 def test_only_plain_urls_of_known_kinds_are_places(url: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a place for tensors"):
@@ -346,14 +429,11 @@ def test_a_copy_may_be_the_one_that_claims(original: GraphStore) -> None:
 
 @ON_S3_TOO
 def test_a_copy_says_only_once_that_it_is_there(original: GraphStore, place: str) -> None:
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(place)
     backup = copied(original)
     for _ in range(3):
         GraphStore.open(backup.path).read_parameters("n1")
         GraphStore.open(original.path).read_parameters("n1")
-    assert sum("claim-" in str(name) for name in fs.ls(root, detail=False)) == 2
+    assert sum("claim-" in name for name in ObjectStorage(place).names()) == 2
 
 
 @ON_S3_TOO
@@ -366,12 +446,8 @@ def test_a_graph_that_is_moved_stays_the_only_one(original: GraphStore) -> None:
 
 @ON_S3_TOO
 def test_a_graph_of_before_claims_makes_one(original: GraphStore, place: str) -> None:
-    import fsspec
-
-    fs, root = fsspec.core.url_to_fs(place)
-    for name in fs.ls(root, detail=False):
-        if "claim-" in str(name):
-            fs.rm_file(name)
+    stored = ObjectStorage(place)
+    stored.delete([name for name in stored.names() if "claim-" in name])
     (original.path / "tensors.json").write_text(json.dumps({"url": place}))
     store = GraphStore.open(original.path)
     remove(store, "n1")
@@ -397,20 +473,44 @@ def test_of_many_who_want_a_place_one_gets_it(place: str, tmp_path: Path) -> Non
     assert store.tensor_store.refusal() is None
 
 
-def test_storage_without_the_condition_gives_a_place_to_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fsspec.implementations.memory import MemoryFileSystem as fs
+def test_storage_that_ignores_conditions_is_recognised(s3: S3Server, tmp_path: Path) -> None:
+    s3.ignores_conditions = True
+    try:
+        with pytest.warns(SharedTensorsWarning, match="ignores the conditions"):
+            GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
+    finally:
+        s3.ignores_conditions = False
 
-    place = f"memory://{tmp_path.name}/tensors"
-    original = fs.pipe_file
 
-    def careless(self: Any, path: str, value: bytes, mode: str = "overwrite") -> None:
-        original(self, path, value)
-        if mode == "create":  # another one, who looked before we wrote
-            original(self, path, value.replace(b'"claim": "', b'"claim": "z'))
+def test_a_lost_answer_is_not_taken_for_a_conflict(s3: S3Server, tmp_path: Path) -> None:
+    s3.answers_lost = 1  # the first try puts the object, and the second finds it there
+    GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
+    assert s3.answers_lost == 0
 
-    monkeypatch.setattr(fs, "pipe_file", careless)
-    with pytest.raises(NameTakenError):
-        GraphStore.create(tmp_path / "g.mgraph", tensors=place)
-    assert not (tmp_path / "g.mgraph").exists()
+
+def test_a_write_that_met_another_one_is_tried_again(s3: S3Server, tmp_path: Path) -> None:
+    s3.conflicts = 2  # as if somebody had put the object and removed it meanwhile
+    GraphStore.create(tmp_path / "g.mgraph", tensors=f"s3://bucket/{tmp_path.name}")
+    assert s3.conflicts == 0
+
+
+def test_storage_without_conditional_writes_is_refused(s3: S3Server, tmp_path: Path) -> None:
+    place = ObjectStorage(f"s3://bucket/{tmp_path.name}")
+    s3.refuses = (501, "NotImplemented")
+    try:
+        with pytest.raises(StoreError, match="without conditional writes"):
+            place.put_new("x", b"1")
+    finally:
+        s3.refuses = None
+
+
+def test_of_several_limits_the_lowest_holds() -> None:
+    import zarr
+
+    usual = zarr.config.get("async.concurrency")
+    with chunks_at_a_time(4):
+        assert zarr.config.get("async.concurrency") == 4
+        with chunks_at_a_time(1):
+            assert zarr.config.get("async.concurrency") == 1
+        assert zarr.config.get("async.concurrency") == 4
+    assert zarr.config.get("async.concurrency") == usual

@@ -213,7 +213,7 @@ class StoredArray:
     def _decode(self, start: int, stop: int) -> NDArray[Any]:
         part = slice(start, stop)
         assert self._array is not None
-        with self.blaming(), one_at_a_time():
+        with self.blaming(), chunks_at_a_time(1 if isinstance(self._files, LocalFiles) else REMOTE_CHUNKS):
             return np.asarray(self._array[part] if self._row is None else self._array[self._row, part])
 
     def _chunk_name(self, i: int) -> str:
@@ -277,28 +277,35 @@ class StoredArray:
         )
 
 
-_users = 0
-_users_lock = threading.Lock()
-_setting: Any = None
+REMOTE_CHUNKS = 4
+"""Chunks that travel at a time between this machine and a URL."""
+
+_limits: list[int] = []
+_limits_lock = threading.Lock()
+_usual: Any = None
+
+
+def one_at_a_time() -> contextlib.AbstractContextManager[None]:
+    """Make Zarr handle one chunk at a time, which is a third faster on local files and takes less memory."""
+    return chunks_at_a_time(1)
 
 
 @contextlib.contextmanager
-def one_at_a_time() -> Iterator[None]:
-    """Make Zarr handle one chunk at a time, which is a third faster on local files and takes less memory.
+def chunks_at_a_time(limit: int) -> Iterator[None]:
+    """Make Zarr handle at most so many chunks at a time, so that memory is bounded.
 
-    The setting is global to the process, so the first of several threads sets it and the last restores it.
+    The setting is global to the process: of several threads, the lowest limit holds, and the last one restores it.
     """
-    global _users, _setting
+    global _usual
     import zarr
 
-    with _users_lock:
-        if _users == 0:
-            _setting = zarr.config.set({"async.concurrency": 1})
-        _users += 1
+    with _limits_lock:
+        _usual = _usual if _limits else zarr.config.get("async.concurrency")
+        _limits.append(limit)
+        zarr.config.set({"async.concurrency": min(_limits)})
     try:
         yield
     finally:
-        with _users_lock:
-            _users -= 1
-            if _users == 0:
-                _setting.__exit__(None, None, None)
+        with _limits_lock:
+            del _limits[_limits.index(limit)]
+            zarr.config.set({"async.concurrency": min(_limits, default=_usual)})

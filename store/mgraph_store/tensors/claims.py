@@ -18,12 +18,11 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mgraph_store.errors import CorruptError, MGraphWarning, NameTakenError, StoreError
 from mgraph_store.folder import Folder
+from mgraph_store.objectstorage import ObjectStorage
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import now
 
@@ -91,33 +90,33 @@ def new_claim() -> str:
 
 
 class Claims:
-    """The claims at a URL, as one graph's directory sees them.
+    """The claims at a URL, as one graph's directory sees them."""
 
-    ``fs`` is fsspec's file system, ``path`` turns a name below the URL into a path in it.
-    """
-
-    def __init__(self, graph: Folder, place: Place, fs: Any, path: Callable[[str], str]) -> None:
-        self._graph, self._place, self._fs, self._path = graph, place, fs, path
+    def __init__(self, graph: Folder, place: Place, storage: ObjectStorage) -> None:
+        self._graph, self._place, self._storage = graph, place, storage
         self._is_there = False
 
     def begin(self) -> None:
         """Claim an empty place for a new graph; ``NameTakenError`` if somebody else has it, or something is there.
 
-        The description of the whole comes first, and is written only if there is none yet, so that of several who try
-        at once, one succeeds. The others find something that is not theirs, and delete nothing.
+        The description of the whole comes first, and is put only if there is none yet, so that of several who try at
+        once, one succeeds. The others find something that is not theirs, and delete nothing. Storage that ignores this
+        condition is recognised, and a warning says so: there, two who try at the same moment both succeed.
         """
         first = json.dumps({"attributes": {"claim": self._place.claim}, "zarr_format": 3, "node_type": "group"})
         taken = NameTakenError(f"{self._place.url} already holds something: choose an empty place for the tensors.")
-        if self._fs.find(self._path("")):
+        if next(self._storage.find(), None) is not None:
             raise taken
-        try:
-            self._fs.pipe_file(self._path(_FIRST), first.encode() + b"\n", mode="create")
-        except FileExistsError:
-            raise taken from None
-        # On storage that does not support this condition, the last one wins and has the place.
-        if json.loads(self._fs.cat_file(self._path(_FIRST)))["attributes"].get("claim") != self._place.claim:
+        if not self._storage.put_new(_FIRST, first.encode() + b"\n"):
             raise taken
         self._put()
+        if self._storage.put_new(self._name, self._about()):  # which is there already
+            warnings.warn(
+                f"{self._place.url} is on storage that ignores the conditions of conditional writes: make sure that "
+                "nobody else makes a graph there at this moment.",
+                SharedTensorsWarning,
+                stacklevel=2,
+            )
 
     def introduce(self) -> None:
         """Make a new claim for a directory that is a copy; do nothing for any other."""
@@ -145,14 +144,17 @@ class Claims:
 
     def require(self) -> None:
         """Raise StoreError if this directory no longer has a claim at the URL; checked once."""
-        if not self._is_there and not self._fs.exists(self._path(self._name)):
-            raise StoreError(self._lost())
+        try:
+            if not self._is_there:
+                self._storage.read(self._name)
+        except FileNotFoundError:
+            raise StoreError(self._lost()) from None
         self._is_there = True
 
     def refusal(self) -> str | None:
         """Say why nothing may be deleted at the URL; None if this directory is the only one that uses it."""
         others = self._others()
-        if not self._fs.exists(self._path(self._name)):
+        if not self._storage.has(self._name):
             return self._lost()
         if not others:
             return None
@@ -165,31 +167,33 @@ class Claims:
 
     def take_over(self) -> None:
         """Make this directory the only one that uses the tensors."""
-        self._put()
-        for name in self._others():
-            self._fs.rm_file(self._path(name))
+        self._storage.put(self._name, self._about())
+        self._is_there = True
+        self._storage.delete(self._others())
 
     def remove(self) -> None:
         """Remove what :meth:`begin` has written."""
-        for name in (self._name, _FIRST):
-            self._fs.rm_file(self._path(name))
+        self._storage.delete([self._name])
+        self._storage.delete([_FIRST])  # last, so that until then nobody else takes the place
 
     @property
     def _name(self) -> str:
         return f"claim-{self._place.claim}.json"
 
-    def _put(self) -> None:
+    def _about(self) -> bytes:
         about = {"host": socket.gethostname(), "path": str(self._graph.path), "since": f"{now():%Y-%m-%d %H:%M} UTC"}
-        self._fs.pipe_file(self._path(self._name), json.dumps(about).encode() + b"\n")
+        return json.dumps(about | {"put": random_characters(12)}).encode() + b"\n"
+
+    def _put(self) -> None:
+        self._storage.put_new(self._name, self._about())  # unless it is there already
         self._is_there = True
 
     def _others(self) -> list[str]:
-        found = (str(name).rpartition("/")[2] for name in self._fs.ls(self._path(""), detail=False))
-        return sorted(name for name in found if _CLAIM.fullmatch(name) and name != self._name)
+        return sorted(name for name in self._storage.names() if _CLAIM.fullmatch(name) and name != self._name)
 
     def _said(self, name: str) -> str:
         try:
-            about = json.loads(self._fs.cat_file(self._path(name)))
+            about = json.loads(self._storage.read(name))
             return f"{about['path']} on {about['host']}, since {about['since']}"[:_SHOWN]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return name
