@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ class Look:
 
 
 LIGHT = Look()
+
+_BELOW = 0.46  # inches from an Axes to the legend below: room for numbers and a label
 
 
 def check_path(path: Path) -> None:
@@ -78,12 +81,38 @@ def colours() -> Mapping[str, str]:
     return _DARK if sum(to_rgb(paper())) < 1.5 else _LIGHT
 
 
-def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
-    """Explain the curves of an Axes below it, where the legend hides none of them."""
+def legend_below(axes: Axes, handles: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+    """Explain the curves of an Axes, or some ``handles`` (by label), below it, where the legend hides nothing."""
     how: dict[str, Any] = {} if handles is None else {"handles": handles}
+    if isinstance(handles, Mapping):
+        how = {"handles": list(handles.values()), "labels": list(handles)}
     count = len(axes.get_legend_handles_labels()[1]) if handles is None else len(handles)
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}
+    from matplotlib.transforms import ScaledTranslation
+
+    figure: Any = axes.figure
+    down = ScaledTranslation(0, -_BELOW, figure.dpi_scale_trans)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "frameon": False}
+    place["bbox_transform"] = axes.transAxes + down
     axes.legend(**how, **place, fontsize=8, ncols=min(4, max(1, count)))
+
+
+@contextmanager
+def drawing_on(ax: Axes | None, projection: str | None = None) -> Iterator[Axes]:
+    """Give the Axes to draw on: ``ax``, or that of a new figure, which is pyplot's if that is in use.
+
+    Afterwards text that came with the graph is taken literally; other text of the figure stays as it is.
+    """
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        # Not imported here: it chooses a backend, which a settings file in the working directory may name.
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        make: Any = Figure if pyplot is None else pyplot.figure
+        ax = make(layout="constrained").add_subplot(projection=projection)
+    figure: Any = ax.get_figure(root=True)
+    before = _said(figure)
+    yield ax
+    _take_literally(figure, before)
 
 
 def write_figure(figure: Figure, path: Path, about: Mapping[str, str] | None = None) -> Path:
@@ -108,8 +137,19 @@ def _metadata(suffix: str, about: Mapping[str, str]) -> dict[str, str | None]:
     return fixed | ({"Subject" if suffix == ".pdf" else "Description": text} if text else {})
 
 
-def _take_literally(figure: Figure) -> None:
-    """Keep text that came with a graph from being parsed as matplotlib formulas; only numbers on axes may be some."""
+def _said(figure: Figure) -> frozenset[Any]:
+    """Return the texts of a figure with what they say, and the formatters of its axes."""
+    from matplotlib.text import Text
+
+    texts = [(text, text.get_text()) for text in figure.findobj(Text) if isinstance(text, Text)]
+    return frozenset(texts) | {axis.get_major_formatter() for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)}
+
+
+def _take_literally(figure: Figure, known: frozenset[Any] = frozenset()) -> None:
+    """Keep text that came with a graph from being parsed as matplotlib formulas; only numbers on axes may be some.
+
+    What was ``known`` before, as :func:`_said` returns it, is left alone.
+    """
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
@@ -121,12 +161,14 @@ def _take_literally(figure: Figure) -> None:
         )  # as many as findobj finds
         ticks |= {label for tick in made for label in (tick.label1, tick.label2)}
         formatter = axis.get_major_formatter()
-        if isinstance(formatter, FuncFormatter):  # names, whose texts are made when the picture is drawn
+        # Of names, whose texts are made when the picture is drawn.
+        if isinstance(formatter, FuncFormatter) and formatter not in known:
             axis.set_major_formatter(FuncFormatter(partial(_literal, formatter)))
     for text in figure.findobj(Text):
-        if isinstance(text, Text) and text not in ticks:
+        if isinstance(text, Text) and text not in ticks and (text, text.get_text()) not in known:
             text.set_text(visible_lines(text.get_text()))
             text.set_parse_math(False)
+            text.set_usetex(False)
 
 
 def _literal(formatter: Any, *tick: Any) -> str:

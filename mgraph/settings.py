@@ -115,6 +115,21 @@ def options_of(keywords: type) -> dict[str, tuple[type, Option]]:
     return found
 
 
+def words_of(keywords: type, given: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command line that say keywords of a TypedDict: ``["--max-barrier", "0.1"]``."""
+    words: list[str] = []
+    for name, (kind, option) in options_of(keywords).items():
+        flag, value = option.flag or "--" + name.replace("_", "-"), given.get(name)
+        if value is None or value == option.default:
+            continue
+        if kind is bool:
+            words += [flag] if bool(value) != flag.startswith("--no-") else []
+        else:
+            several = value if option.many == "repeated" and not isinstance(value, str) else [value]
+            words += [word for one in several for word in (flag, format_value(one))]
+    return words
+
+
 def _types_in(hint: Any) -> Iterator[Any]:
     yield hint
     for part in get_args(hint):
@@ -210,6 +225,12 @@ class Settings:
         Anything that is not one of the settings stays as it is.
         """
         return {f.name: f.default for f in fields(cls)} | {cls.renamed.get(k, k): v for k, v in stored.items()}
+
+    def words(self) -> list[str]:
+        """Return the words of a command line that say what differs from the defaults: ``["-s", "lr=0.1"]``."""
+        changed = [f for f in fields(self) if getattr(self, f.name) != f.default]
+        said = [f"{f.name}={format_value(getattr(self, f.name)) or f.metadata['nothing']}" for f in changed]
+        return [word for one in said for word in ("-s", one)]
 
     def to_json(self) -> str:
         """Return every setting, including defaults, as JSON for the provenance."""

@@ -153,6 +153,12 @@ def dark_option(command: Any) -> Any:
     return click.option("--dark", is_flag=True, help="Draw on a dark background.")(command)
 
 
+def check_dark(output: Path | None, *, dark: bool) -> None:
+    """Raise InputError for ``--dark`` where nothing is drawn."""
+    if dark and output is None:
+        raise InputError("--dark is for a picture; say where: -o picture.png")
+
+
 def output_options(command: Any) -> Any:
     """Add ``--json``, ``--csv`` and ``--csv-safe``, passed on as ``form``."""
 

@@ -1,7 +1,8 @@
 """LoRA adapters (Hu et al. 2021) on a pretrained transformers network: only the adapter's tensors are trained.
 
 The base is read from a directory as written by ``save_pretrained``, and is frozen: it is not part of the space's
-points. Anything that the base lacks, such as a new head, is trained whole and belongs to the adapter (peft's
+points. Nor are its running statistics (BatchNorm), which stay as they are: an adapter's file has no place for others.
+Anything that the base lacks, such as a new head, is trained whole and belongs to the adapter (peft's
 ``modules_to_save``). Nothing is downloaded, and only the libraries' code is run: from an adapter's configuration only
 :data:`FIELDS` are used, and anything else that is set there is refused.
 """
@@ -16,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mgraph.architectures.builtin import Classes
@@ -166,6 +167,9 @@ def describe_base(directory: Path, params: Mapping[str, Any], network: nn.Module
         if not parameter.requires_grad:
             digest.update(f"{name} {list(parameter.shape)}\n".encode())
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    for name, part in _normed(network):
+        for key, buffer in part.named_buffers():
+            digest.update(f"{name}.{key} {list(buffer.shape)}\n".encode() + buffer.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -267,7 +271,29 @@ def _adapted(library: Any, plan: Plan, network: nn.Module, missing: Collection[s
             f"peft cannot put adapters on {plan.base}: {' '.join(str(error).split()).rstrip('.')}."
         ) from None
     _forget_originals(made, missing)
+    for _, part in _normed(made):
+        _keep_statistics(part)
     return made
+
+
+def _normed(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules of the base with running statistics, by name; those that an adapter holds are not among
+    them."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    found = [(name, part) for name, part in network.named_modules() if isinstance(part, _NormBase)]
+    return [(n, part) for n, part in found if part.running_mean is not None and ".modules_to_save." not in n]
+
+
+def _keep_statistics(part: nn.Module) -> None:
+    """Keep a module in evaluation mode, whatever mode its network is in."""
+
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        del mode
+        return self
+
+    part.eval()
+    part.train = MethodType(train, part)  # type: ignore[method-assign]
 
 
 def _forget_originals(network: nn.Module, missing: Collection[str]) -> None:

@@ -43,6 +43,11 @@ def example_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return per_example(F.cross_entropy(outputs, targets, reduction="none"), targets)
 
 
+def is_cross_entropy(loss: Callable[..., Any]) -> bool:
+    """Return whether a loss takes one output for each class: torch's cross-entropy, or one made of it here."""
+    return loss in (cross_entropy, F.cross_entropy) or isinstance(loss, _labels.VoidCrossEntropy)
+
+
 def accuracy(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tensor:
     """Return 1.0 where the largest logit is the label's, else 0.0, shape (N,); labels in ``void`` do not count."""
     return per_example((outputs.argmax(1) == targets).float(), targets, void)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.engines.worker import Overheard, interruptible, listening
+from mgraph.errors import InputError, MGraphError, NonFiniteError
 from mgraph.jobs.base import Job
 from mgraph.jobs.connections import SweepJob
 from mgraph.progress import ProgressCallback, silent
@@ -38,21 +35,6 @@ class Resumption:
     """Resuming the interrupted run with this id, whose job is in its row."""
 
     run: str
-
-
-@dataclass(frozen=True)
-class Overheard:
-    """A warning given in a worker: ours or a library's, and by which line of which file."""
-
-    text: str
-    ours: bool
-    filename: str
-    line: int
-
-    def repeat(self) -> None:
-        """Warn here."""
-        category = MGraphWarning if self.ours else UserWarning
-        warnings.warn_explicit(self.text, category, self.filename, self.line)
 
 
 @dataclass(frozen=True)
@@ -104,12 +86,9 @@ def deliver(place: Place, work: Job | Resumption) -> Delivery:
     assert isinstance(store, WorkerStore)
     store.hand_over()
     done = Delivery(problem=INTERRUPTED)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", MGraphWarning)
-        with suppress(KeyboardInterrupt), _interruptible():
-            done = perform(session, work)
-    said = tuple(Overheard(str(w.message), issubclass(w.category, MGraphWarning), w.filename, w.lineno) for w in caught)
-    return replace(done, rows=store.hand_over(), warnings=said)
+    with listening() as heard, suppress(KeyboardInterrupt), interruptible():
+        done = perform(session, work)
+    return replace(done, rows=store.hand_over(), warnings=tuple(heard))
 
 
 @lru_cache(maxsize=4)
@@ -119,19 +98,11 @@ def _session(place: Place) -> Session:
     return Session(store, device=place.device, threads=place.threads, trust=place.trust, workers=place.workers)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let one SIGINT through; handling it must not be interrupted again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def executor_named(spec: str) -> Any:
+    """Call the function that an engine's spec names, as typed in the current directory, for the executor it returns."""
+    from mgraph.factories import load_factory
+    from mgraph.specs import Spec
+    from mgraph.trust import speaker
 
-    def stop(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    parsed = Spec.parse(spec)
+    return load_factory(parsed, base=Path.cwd(), consent=speaker())(**parsed.params)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.errors import InputError
@@ -72,7 +71,7 @@ class Explorations(Opened):
         """
         from mgraph.engines.registry import check_engine, open_engine
         from mgraph.explore.exploring import explore
-        from mgraph.explore.workers import Place
+        from mgraph.explore.workers import Place, executor_named
         from mgraph.progress import silent
 
         refuse_unknown("explore", aims, Bounds)
@@ -82,7 +81,7 @@ class Explorations(Opened):
         limits.check(request)
         check_engine(engine)
         options = self.session.options
-        with open_engine(engine, options["device"], load=_call_factory) as opened:
+        with open_engine(engine, options["device"], load=executor_named) as opened:
             device = opened.device or options["device"]
             place = Place(self.session.store.path, **options | {"device": device, "threads": options["threads"] or 1})
             return explore(self.session, request, limits, opened, place, tell=tell, progress=progress or silent)
@@ -114,16 +113,6 @@ def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
                 f"A {method.name} has no setting {name!r};{suggestion(name, known)} it has {', '.join(known)}."
             )
     return replace(method, **settings)
-
-
-def _call_factory(spec: str) -> Any:
-    """Call the function that a spec names, as typed in the current directory."""
-    from mgraph.factories import load_factory
-    from mgraph.specs import Spec
-    from mgraph.trust import speaker
-
-    parsed = Spec.parse(spec)
-    return load_factory(parsed, base=Path.cwd(), consent=speaker())(**parsed.params)
 
 
 def _limits(request: Request, bounds: Bounds, grid: int | Sequence[int] | None) -> Limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,19 +93,33 @@ class Point(Labelled, InNotebook):
         """
         from mgraph.query.observed import ConnectionSeries
 
-        with self._session.store.reading() as reader:
-            return ConnectionSeries.of(reader.all(Series, node_id=self.record.id)).numbers()
+        return ConnectionSeries.of(self._recorded()).numbers()
 
     def plot(self, path: PathLike, *, dark: bool = False) -> Path:
         """Draw what was recorded while it was trained (.png, .pdf or .svg); InputError if nothing was."""
         from mgraph.figures import Look
         from mgraph.report.history import plot_history
 
-        with self._session.store.reading() as reader:
-            series = reader.all(Series, node_id=self.record.id)
         name = label(self.record)
-        look = Look(dark, {"command": f"mgraph plot {name}", "graph": self._session.store.path.name})
-        return plot_history(series, Path(path), title=name, look=look)
+        command = shlex.join(["mgraph", "plot", name, *(["--dark"] if dark else [])])
+        look = Look(dark, {"command": command, "graph": self._session.store.path.name})
+        return plot_history(self._recorded(), Path(path), title=name, look=look)
+
+    def draw(self, ax: Any = None, *, quantity: str = "train_loss") -> Any:
+        """Draw one quantity of its training by step on a Matplotlib Axes (default: of a new figure), and return that.
+
+        Raises InputError, saying what was recorded, for another quantity.
+        """
+        from mgraph.figures import drawing_on
+        from mgraph.report.history import LABELS, draw_series, series_of
+
+        found = series_of(self._recorded(), quantity, label(self.record))
+        with drawing_on(ax) as axes:
+            return draw_series(axes, found, label=LABELS.get(quantity))
+
+    def _recorded(self) -> list[Series]:
+        with self._session.store.reading() as reader:
+            return reader.all(Series, node_id=self.record.id)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers as plain PyTorch loads them; missing statistics are recomputed."""
@@ -402,11 +417,6 @@ class Connected(Labelled, Drawn, InNotebook):
         straight = Connected(self._session, job.run(self._session))
         straight.sweep(self.swept().grid, progress=progress)
         return straight
-
-    @property
-    def trained(self) -> bool:
-        """Whether its method trains anything, so that there is a before and an after."""
-        return self.kind not in ("linear", "composite", "plane") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""

@@ -74,12 +74,12 @@ class Imports(Opened):
         """Import several checkpoints, one after another; those that cannot be added are reported, and the others kept.
 
         ``name`` is a pattern in which ``{stem}`` is the file's name without its ending, ``{parent}`` that of its
-        directory, and ``{number}`` counts from 1: ``g.add_modes(Path("runs").glob("*/last.ckpt"), name="{parent}")``.
-        Other keywords are those of :meth:`add_mode`. Raises InputError, before anything is added, for an invalid
-        pattern, or one that gives two files the same name.
+        directory, and ``{number}`` counts from 1: ``g.add_modes(Path("runs").glob("*/last.ckpt"), name="{parent}")``. A
+        directory stands for all checkpoints in it. Other keywords are those of :meth:`add_mode`. Raises InputError,
+        before anything is added, for an invalid pattern, or one that gives two files the same name.
         """
         refuse_unknown("add_modes", options, ImportOptions)
-        files = [Path(path) for path in paths]
+        files = [file for path in paths for file in _files(Path(path))]
         names = _names(files, options.get("name"))
         found = []
         for file, name in zip(files, names, strict=True):
@@ -113,6 +113,16 @@ class Imports(Opened):
         job = AddCurveJob(space=where, file=str(path), method=method, name=name, cast=cast)
         connection, notes = job.run(self.session)
         return Connected(self.session, connection, notes)
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the checkpoints in a directory; the path itself where that is none, or has none."""
+    from mgraph.network.checkpoints import checkpoints_in
+
+    try:
+        return checkpoints_in(path) if path.is_dir() else [path]
+    except InputError:  # reported with the others
+        return [path]
 
 
 def _names(files: Sequence[Path], pattern: str | None) -> list[str | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +14,28 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
+from mgraph.graph.keywords import PlotOptions
 from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
 from mgraph.query.sweepdata import family_of
+from mgraph.session.members import label
+from mgraph.settings import words_of
 
 if TYPE_CHECKING:
     from mgraph.figures import Look
+    from mgraph.graph.handles import Connected
     from mgraph.query.edges import Vertex
     from mgraph.query.matrix import Chart, Matrix
+    from mgraph.query.tree import Dendrogram
+    from mgraph.report.pathplots import PathCurve
 
 
 class Pictures(Opened):
     """Pictures of the edges that :class:`Criteria` choose; InputError if no edge was measured in that way.
 
-    Files end in .png, .pdf or .svg, that of the report page in .html; ``dark`` draws on a dark background.
+    Files end in .png, .pdf or .svg, that of the report page in .html; ``dark`` draws on a dark background. What
+    ``plot_map`` writes as a file, ``draw_map`` draws on a Matplotlib Axes, which it returns: ``ax``, or that of a new
+    figure; and so on.
     """
 
     def matrix(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Matrix:
@@ -66,15 +75,33 @@ class Pictures(Opened):
         is one.
         """
         from mgraph.figures import check_path
-        from mgraph.query.matrix import chart
         from mgraph.report.graphplots import check_layout, plot_map
 
         check_path(Path(path))
         wanted = check_layout(layout)
-        within = self._space_of(space)
-        shown = chart(self.session.store, criterion_in(self.session.store, within, **criteria), within)
+        shown = self._chart(space, criteria)
         layouts = {name: self._laid_out(name, shown) for name in wanted}
-        return plot_map(shown, layouts, Path(path), look=self._look("map", dark=dark))
+        look = self._look("map", *_named("--layout", layout, "barrier"), space=space, criteria=criteria, dark=dark)
+        return plot_map(shown, layouts, Path(path), look=look)
+
+    def draw_map(
+        self, ax: Any = None, *, layout: str = "barrier", space: str | None = None, **criteria: Unpack[Criteria]
+    ) -> Any:
+        """Draw what :meth:`plot_map` does in one layout on an Axes, and return it."""
+        from mgraph.figures import drawing_on
+        from mgraph.report.graphplots import check_layout, draw_map
+
+        (wanted,) = check_layout(layout, most=1)
+        shown = self._chart(space, criteria)
+        distances = self._laid_out(wanted, shown)
+        with drawing_on(ax) as axes:
+            return draw_map(axes, shown, distances, layout=wanted)
+
+    def _chart(self, space: str | None, criteria: Criteria) -> Chart:
+        from mgraph.query.matrix import chart
+
+        within = self._space_of(space)
+        return chart(self.session.store, criterion_in(self.session.store, within, **criteria), within)
 
     def _laid_out(self, layout: str, shown: Chart) -> NDArray[np.float64]:
         """Return the distances between modes that a layout shows, shape (n, n)."""
@@ -106,14 +133,28 @@ class Pictures(Opened):
     ) -> Path:
         """Draw the values at which groups of modes merge, upright; what merges within a limit is coloured."""
         from mgraph.figures import check_path
-        from mgraph.query.tree import dendrogram
         from mgraph.report.treeplots import plot_dendrogram
 
         check_path(Path(path))
+        tree, limit = self._tree(space, criteria)
+        look = self._look("dendrogram", space=space, criteria=criteria, dark=dark)
+        return plot_dendrogram(tree, limit, Path(path), look=look)
+
+    def draw_dendrogram(self, ax: Any = None, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Any:
+        """Draw what :meth:`plot_dendrogram` does on an Axes, and return it."""
+        from mgraph.figures import drawing_on
+        from mgraph.report.treeplots import draw_dendrogram
+
+        tree, limit = self._tree(space, criteria)
+        with drawing_on(ax) as axes:
+            return draw_dendrogram(axes, tree, limit)
+
+    def _tree(self, space: str | None, criteria: Criteria) -> tuple[Dendrogram, float | None]:
+        from mgraph.query.tree import dendrogram
+
         within = self._space_of(space)
         criterion = criterion_in(self.session.store, within, **criteria)
-        tree = dendrogram(self.session.store, criterion.without_limit(), within)
-        return plot_dendrogram(tree, criterion.limit, Path(path), look=self._look("dendrogram", dark=dark))
+        return dendrogram(self.session.store, criterion.without_limit(), within), criterion.limit
 
     def plot_matrix(
         self,
@@ -129,13 +170,92 @@ class Pictures(Opened):
 
         check_path(Path(path))
         found = self.matrix(space=space, **criteria)
-        return plot_matrix(found, Path(path), look=self._look("matrix", dark=dark))
+        return plot_matrix(found, Path(path), look=self._look("matrix", space=space, criteria=criteria, dark=dark))
 
-    def _look(self, command: str, *, dark: bool) -> Look:
+    def draw_matrix(self, ax: Any = None, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Any:
+        """Draw what :meth:`plot_matrix` does on an Axes, and return it."""
+        from mgraph.figures import drawing_on
+        from mgraph.report.graphplots import draw_matrix
+
+        found = self.matrix(space=space, **criteria)
+        with drawing_on(ax) as axes:
+            return draw_matrix(axes, found)
+
+    def plot_paths(
+        self,
+        path: str | PathLike[str],
+        *,
+        paths: Sequence[Connected | str],
+        splits: Sequence[str] = (),
+        metrics: Sequence[str] = (),
+        dark: bool = False,
+    ) -> Path:
+        """Draw several paths between the same two modes together: the segment, a chain and a curve, as in [G].
+
+        There is a panel for each of ``metrics`` on each of ``splits`` (default: train loss, and the primary metric on
+        test data). Raises InputError for connections that are no paths or have other ends, and for what one of them was
+        not swept on.
+        """
+        from mgraph.figures import Look, check_path
+        from mgraph.report.pathplots import plot_paths
+        from mgraph.report.plots import Wanted
+
+        check_path(Path(path))
+        curves, ends = self._curves(paths)
+        chosen = words_of(PlotOptions, {"splits": splits, "metrics": metrics})
+        words = ["mgraph", "plot", *(one.label for one in curves), *chosen, *(["--dark"] if dark else [])]
+        about = {"command": shlex.join(words), "graph": self.session.store.path.name}
+        look = Look(dark, about | {"sweeps": " ".join(one.data.sweep.id for one in curves)}, " – ".join(ends))
+        return plot_paths(curves, ends, Path(path), wanted=Wanted(tuple(splits), tuple(metrics)), look=look)
+
+    def draw_paths(
+        self, ax: Any = None, *, paths: Sequence[Connected | str], split: str = "train", metric: str = "loss"
+    ) -> Any:
+        """Draw one metric on one split along several paths between the same two modes on an Axes, and return it.
+
+        Raises InputError as :meth:`plot_paths` does.
+        """
+        from mgraph.figures import drawing_on
+        from mgraph.report.pathplots import draw_paths, panels_of
+        from mgraph.report.plots import Wanted
+
+        curves, ends = self._curves(paths)
+        ((_, drawn),) = panels_of(curves, Wanted((split,), (metric,)))
+        with drawing_on(ax) as axes:
+            return draw_paths(axes, curves, ends, split, drawn)
+
+    def _curves(self, paths: Sequence[Connected | str]) -> tuple[list[PathCurve], list[str]]:
+        """Return swept paths and the names of the two modes that they all join."""
+        from mgraph.report.pathplots import PathCurve
+
+        found = [self._connection(one) for one in paths]
+        if not found:
+            raise InputError("Name the paths that are to be drawn together.")
+        for one in found:
+            if family_of(one.record).coordinates != 1:
+                raise InputError(f"{label(one.record)} is a {one.kind}; only paths are drawn together.")
+            if sum(one.id == other.id for other in found) > 1:
+                raise InputError(f"{label(one.record)} is given twice; draw different paths.")
+        first = found[0].ends
+        curves = []
+        for one in found:
+            ends = one.ends
+            if {end.id for end in ends} != {end.id for end in first}:
+                said = [" and ".join(label(end.record) for end in some) for some in (first, ends)]
+                raise InputError(
+                    f"{label(found[0].record)} joins {said[0]}, but {label(one.record)} joins {said[1]}; paths are "
+                    f"drawn together if they join the same two modes."
+                )
+            curves.append(PathCurve(label(one.record), one.swept(), turned=ends[0].id != first[0].id))
+        return curves, [label(end.record) for end in first]
+
+    def _look(self, *words: str, space: str | None, criteria: Mapping[str, Any], dark: bool) -> Look:
         """Say how a picture looks, and what its file says about itself."""
         from mgraph.figures import Look
 
-        return Look(dark, {"command": f"mgraph {command}", "graph": self.session.store.path.name})
+        typed = ["mgraph", *words, *_named("--space", space, None), *words_of(Criteria, criteria)]
+        command = shlex.join([*typed, *(["--dark"] if dark else [])])
+        return Look(dark, {"command": command, "graph": self.session.store.path.name})
 
     def report(
         self,
@@ -171,3 +291,7 @@ class Pictures(Opened):
             squares = np.diag(G)[:, None] + np.diag(G)[None, :] - 2 * G
             distances[np.ix_(same, same)] = np.sqrt(np.clip(squares, 0, None))
         return distances
+
+
+def _named(flag: str, value: str | None, usual: str | None) -> list[str]:
+    return [] if value == usual or value is None else [flag, value]

@@ -31,14 +31,13 @@ class Choice:
     """A point of a connection: its coefficients over the control points, its parameter if it has one, and why it was
     chosen.
 
-    ``selected_on`` is the split that chose it, if any did, ``baseline`` the corner with which it is compared, by its
-    index among the ends; ``notes`` are for people.
+    ``selected_on`` is the split that chose it, if any did; ``decision`` compares it with the best corner, and ``notes``
+    are for people.
     """
 
     coefficients: Floats
     parameter: tuple[float, ...] | None
     selected_on: str | None
-    baseline: int
     decision: Decision | None
     notes: tuple[str, ...] = ()
 
@@ -53,11 +52,15 @@ class Choosing:
         family: Family,
         nodes: list[Node],
         data: SweepData | None,
+        best: int,
         progress: ProgressCallback,
     ) -> None:
-        """``nodes`` are the K control points, ``data`` the sweep whose points are considered, if there is one."""
+        """``nodes`` are the K control points, ``data`` the sweep whose points are considered, if there is one.
+
+        ``best`` is the best corner, by its index among the ends.
+        """
         self._predictor, self._connection, self._family = predictor, connection, family
-        self._nodes, self._data, self._progress = nodes, data, progress
+        self._nodes, self._data, self._best, self._progress = nodes, data, best, progress
         self._comparison = Comparison(predictor)
         self.scored_by = self._comparison.scored_by
 
@@ -109,19 +112,18 @@ class Choosing:
         selected = None if looked is None else SPLIT
         corners = self._corners()
         if corners is None:
-            return Choice(coefficients, parameter, selected, self._best_corner(), None)
-        baseline = best_of(corners)
+            return Choice(coefficients, parameter, selected, None)
         own = self._scores(coefficients)
         assert own is not None, "its corners have scores"
         others = self._points(looked) if looked is not None and np.count_nonzero(coefficients) > 1 else None
-        return Choice(coefficients, parameter, selected, baseline, _decided(own, others, corners[baseline]))
+        return Choice(coefficients, parameter, selected, _decided(own, others, corners[self._best]))
 
     def _by_rule(self, data: SweepData, further: int = 0) -> Choice:
-        """Choose the best swept point, or what a search finds from there, if it is better than the best corner.
+        """Choose the best swept point, or what a search finds from there, if it is better than every corner.
 
-        The point and the temperatures are chosen on one half of the validation data, and the other half decides. The
-        corner to beat has the best likelihood on all of them, which, if anything, favours it. If it stands, the corner
-        that is kept is the one that `ls` and --best call best: by the primary metric.
+        The point and the temperatures are chosen on one half of the validation data, and the other half decides. Of the
+        corners, the best one and the likeliest one on all of these data, if that is another, have to be beaten, which,
+        if anything, favours them. If they stand, the best one is kept.
         """
         comparison = Comparison(self._predictor, halved=True)
         corners = self._corners(comparison)
@@ -132,21 +134,26 @@ class Choosing:
                 "single examples have no scores, so nothing tells luck from gain: the best corner was kept; --best "
                 "takes the best swept point"
             )
-            return self._corner(self._best_corner(), None, note)
+            return self._corner(None, note)
         rows = self._points(data, comparison)
         assert rows is not None, "their corners have scores"
         searched, held_out = halves(len(corners[0]))
-        baseline = best_of(corners)
         found = {tuple(data.parameters[i].tolist()): row for i, row in enumerate(rows)}
         if further:
             self._search(data.parameters[best_of(rows, searched)], further, comparison, searched, found)
         best = list(found)[best_of(list(found.values()), searched)]
-        decision = decide([found[best][held_out]], 0, corners[baseline][held_out])
-        decision = replace(decision, looked_at=len(found))
         coefficients = self._family.coefficients(np.array(best))[0]
+        rivals = dict.fromkeys((self._best, best_of(corners)))
+        decisions = {
+            rival: replace(decide([found[best][held_out]], 0, corners[rival][held_out]), looked_at=len(found))
+            for rival in rivals
+        }
+        rival = min(decisions, key=lambda one: decisions[one].errors - decisions[one].threshold)
+        decision = decisions[rival]
         if decision.verdict == "better":
-            return Choice(coefficients, best, SPLIT, baseline, decision)
-        return self._corner(self._best_corner(), decision, _kept(best, coefficients, decision, self.scored_by))
+            return Choice(coefficients, best, SPLIT, decision)
+        than = "" if rival == self._best else f" than corner {label(self._nodes[self._family.ends[rival]])}"
+        return self._corner(decision, _kept(best, coefficients, decision, self.scored_by, than))
 
     def _search(
         self,
@@ -174,21 +181,11 @@ class Choosing:
         simplex = np.stack([free, *(free + np.where(free + step > 1.0, -step, step) for step in steps)])
         minimize(cost, free, method="Nelder-Mead", options={"maxfev": most, "initial_simplex": simplex, "xatol": 1e-3})
 
-    def _corner(self, baseline: int, decision: Decision | None, note: str) -> Choice:
-        row = self._family.ends[baseline]
-        parameter = tuple(map(float, self._family.end_parameters()[baseline]))
-        return Choice(np.eye(self._family.size)[row], parameter, SPLIT, baseline, decision, (note,))
-
-    def _best_corner(self) -> int:
-        """Return the corner that is best on validation by the primary metric (ties: loss)."""
-        here = self._predictor.workspace
-        costs = []
-        for row in self._family.ends:
-            self._predictor.place(self.member(np.eye(self._family.size)[row]))
-            found = measure_with_scores(here.flat, here.task, SPLIT).measured
-            primary = here.task.primary
-            costs.append((-primary.sign * found[primary.name].value, found[LOSS.name].value))
-        return min(range(len(costs)), key=lambda i: costs[i])
+    def _corner(self, decision: Decision | None, note: str) -> Choice:
+        """Keep the best corner."""
+        row = self._family.ends[self._best]
+        parameter = tuple(map(float, self._family.end_parameters()[self._best]))
+        return Choice(np.eye(self._family.size)[row], parameter, SPLIT, decision, (note,))
 
     def _greedy(self, data: SweepData) -> Choice:
         """Average swept points greedily; everything tried on the way counts in the decision."""
@@ -213,12 +210,11 @@ class Choosing:
         soup = greedy_soup(data.coefficients, metric.sign * data.values[SPLIT, metric.name], score)
         corners = self._corners()
         if corners is None:
-            return Choice(soup, None, SPLIT, self._best_corner(), None)
-        baseline = best_of(corners)
+            return Choice(soup, None, SPLIT, None)
         own = self._scores(soup)
         assert own is not None
         others = [*(self._points(data) or []), *tried]
-        return Choice(soup, None, SPLIT, baseline, _decided(own, others, corners[baseline]))
+        return Choice(soup, None, SPLIT, _decided(own, others, corners[self._best]))
 
 
 def choose_point(data: SweepData) -> int:
@@ -249,20 +245,20 @@ def _inside(family: Family, free: Floats) -> Floats:
     return weights / total if total > 0 else np.full(len(weights), 1.0 / len(weights))
 
 
-def _error_text(decision: Decision) -> str:
+def _error_text(decision: Decision, than: str) -> str:
     if decision.standard_error == 0.0:
-        return "no better"
+        return f"no better{than}"
     if decision.value <= 0:
-        return f"worse by {-decision.value:.3g}"
+        return f"worse{than} by {-decision.value:.3g}"
     needed = f"{decision.threshold:.2f} are needed"
-    return f"better by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {needed}"
+    return f"better{than} by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {needed}"
 
 
-def _kept(best: tuple[float, ...], coefficients: Floats, decision: Decision, scored_by: str) -> str:
+def _kept(best: tuple[float, ...], coefficients: Floats, decision: Decision, scored_by: str, than: str) -> str:
     if np.count_nonzero(coefficients) == 1:
         return f"the best corner was kept: no point inside did better on validation data by the {scored_by}"
     where = ",".join(f"{x:.4g}" for x in best)
     return (
-        f"the best corner was kept: of {decision.looked_at} points the best one, {where}, is {_error_text(decision)} "
-        f"(on the half of the validation data that did not choose it, {scored_by})"
+        f"the best corner was kept: of {decision.looked_at} points the best one, {where}, is "
+        f"{_error_text(decision, than)} (on the half of the validation data that did not choose it, {scored_by})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison(InNotebook):
-    """The comparisons of all pairs of points."""
+    """The comparisons of all pairs of points; ``points`` are their names, ``graph`` is the name of theirs."""
 
     pairs: tuple[Pair, ...]
+    points: tuple[str, ...] = ()
+    graph: str = ""
 
     @override
     def _shown(self) -> dict[str, Any]:
@@ -96,11 +99,24 @@ class Comparison(InNotebook):
             for row in (*pair["layers"], {k: v for k, v in pair["whole"].items() if k != "note"})
         ]
 
-    def plot(self, path: str | Path) -> Path:
-        """Draw bars for every tensor: cosine, relative distance, variances."""
+    def plot(self, path: str | Path, *, dark: bool = False) -> Path:
+        """Draw cosine, relative distance and variances for every tensor (.png, .pdf or .svg): bars, or heat maps."""
+        from mgraph.figures import Look
         from mgraph.report.measures import plot_comparison
 
-        return plot_comparison(self.describe(), Path(path))
+        command = shlex.join(["mgraph", "compare", *self.points, *(["--dark"] if dark else [])])
+        return plot_comparison(self.describe(), Path(path), look=Look(dark, {"command": command, "graph": self.graph}))
+
+    def draw(self, ax: Any = None, *, what: str = "cosine") -> Any:
+        """Draw cosine, relative (distance) or variance by tensor on a Matplotlib Axes (default: a new one), and return
+        that: bars, or a heat map of more than three pairs.
+        """
+        from mgraph.figures import drawing_on
+        from mgraph.report.measures import COMPARED, check_what, draw_compared
+
+        check_what(what, COMPARED)
+        with drawing_on(ax) as axes:
+            return draw_compared(axes, self.describe(), what)
 
 
 @alone
@@ -133,7 +149,7 @@ def compare(session: Session, nodes: Sequence[Node]) -> Comparison:
         if not identical and s.may_be_permuted:
             permuted = same_numbers(layout.parameters, session.store.parameter_blocks([nodes[i], nodes[j]]))
         pairs.append(Pair(label(nodes[i]), label(nodes[j]), identical, s, permuted))
-    return Comparison(tuple(pairs))
+    return Comparison(tuple(pairs), tuple(map(label, nodes)), session.store.path.name)
 
 
 def _row(t: TensorSimilarity) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mgraph.fields import Shapes
 from mgraph.network.checkpoints import (
     extra_state,
     is_adapted,
+    left_out,
     state_dict,
     write_adapter,
     write_directory,
@@ -82,11 +83,20 @@ def write_node(session: Session, node: Node, path: Path, metadata: Mapping[str, 
 def write_directory_of(session: Session, node: Node, path: Path, *, overwrite: bool) -> None:
     """Write a node as its network's library has it: an adapter for peft, or a network of transformers.
 
-    InputError for any other network.
+    InputError for any other network, and for an adapter that is not all of what the mode has learnt.
     """
     module = node_module(session, node)
     facts = json.dumps(node_facts(session, node), sort_keys=True)
     if is_adapted(module):
+        with session.store.reading() as reader:
+            workspace = session.workspace(reader.get(Space, id=node.space_id))
+        missing = left_out(module, workspace.new_module(seed=0))
+        if missing:
+            raise InputError(
+                f"{label(node)} has learnt {missing[0]}, which is not in its base, and an adapter of peft has no place "
+                "for it: loaded by peft it would compute something else. Export weights (.safetensors, .pt) or a "
+                "program (.pt2, .onnx) instead."
+            )
         write_adapter(path, module, {"mgraph": facts}, overwrite=overwrite)
     elif type(module).__module__.startswith("transformers."):
         from mgraph.architectures.huggingface import quiet

@@ -22,11 +22,12 @@ from mgraph.families import Family
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
-from mgraph.metric import LOSS, Metric
+from mgraph.metric import Metric
 from mgraph.models.predicting import Predictor
 from mgraph.notebook import InNotebook
 from mgraph.operations.advising import Advice, advise
 from mgraph.operations.choosing import Choice, Choosing, choose_point
+from mgraph.operations.deciding import rank
 from mgraph.operations.sweptnumbers import holds, recalled
 from mgraph.operations.voted import flat_numbers
 from mgraph.operations.walls import refuse_a_wall
@@ -68,9 +69,11 @@ class Prepared:
 class MergeResult(InNotebook):
     """A merged node and how good it is.
 
-    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on validation,
-    ``decision`` says on validation whether the point is better, and ``difference`` is the paired test difference by the
-    primary metric (or else by the loss), measured once, after everything was decided; positive is better. ``oracle`` is
+    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the best one, by the primary
+    metric on validation data (ties: loss). Compared with it, ``decision`` says on validation data whether the point is
+    better, and ``difference`` is the paired test difference by the primary metric (or else by the loss), measured once,
+    after everything was decided; positive is better. Where the rule keeps the corner because another one is likelier,
+    ``decision`` is against that. ``oracle`` is
     the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
     one, ``scored_by`` the metric of the test difference, ``decided_by`` that of the decision. ``advice`` says what the
     connection cost, and what that much training would buy instead.
@@ -171,11 +174,13 @@ def merge(
     settings: dict[str, Any] = {"connection": connection.id, "at": job.at, "soup": job.soup, "batchnorm": str(policy)}
     settings |= {"best": job.best, "refine": job.refine}
     with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:
-        choosing = Choosing(predictor, connection, family, ready.nodes, data, progress)
-        choice = choosing.choose(job, parameter)
         swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
         corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
-        baseline = ready.ends[choice.baseline]
+        ranks = [rank(corners[label(end)][SELECTION_SPLIT], ready.workspace.task.primary) for end in ready.ends]
+        best = ranks.index(min(ranks))
+        choosing = Choosing(predictor, connection, family, ready.nodes, data, best, progress)
+        choice = choosing.choose(job, parameter)
+        baseline = ready.ends[best]
         _place_end(ready, baseline, policy)
         against = _scored(ready.workspace, REPORTING_SPLIT)
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
@@ -295,16 +300,6 @@ def _place_end(ready: Prepared, end: Node, policy: BatchNormPolicy) -> None:
     by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
     ready.workspace.flat.theta.copy_(by_id[end.id])
     recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
-
-
-def best_corner(corners: dict[str, dict[str, dict[str, Measured]]], primary: Metric) -> str:
-    """Choose the corner in the same way as points: by the primary metric on validation, ties by loss, then order."""
-
-    def key(item: str) -> tuple[float, float]:
-        valid = corners[item][SELECTION_SPLIT]
-        return (-primary.sign * valid[primary.name].value, valid[LOSS.name].value)
-
-    return min(corners, key=key)
 
 
 def _oracle(data: SweepData | None) -> float | None:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from mgraph.alone import alone
 from mgraph.data.labels import inside, per_example
 from mgraph.errors import InputError
-from mgraph.evaluate.metrics import SPLITS, Measured, measure, measure_with_scores
+from mgraph.evaluate.metrics import SPLITS, Measured, measure_with_scores
 from mgraph.fields import Fields, examples_in
 from mgraph.jobs.points import SoupJob
 from mgraph.merge.bestof import Decision, decide, halves
@@ -26,7 +26,7 @@ from mgraph.models.costs import Memory, memory_of
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import Member, ModelSet, resolve
 from mgraph.notebook import InNotebook
-from mgraph.operations.deciding import BY_LIKELIHOOD, Comparison, Scores, best_of
+from mgraph.operations.deciding import BY_LIKELIHOOD, Comparison, Looked, Scores
 from mgraph.operations.preflight import refuse_barriers, together
 from mgraph.operations.voted import flat_numbers
 from mgraph.operations.walls import refuse_a_wall
@@ -42,7 +42,7 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class SoupResult(InNotebook):
-    """A soup and how good it is compared with its best ingredient, chosen on validation data.
+    """A soup and how good it is compared with its best ingredient, by the primary metric on validation data.
 
     ``weights``, shape (M,), belong to the ingredients ``labels``. ``decision`` says on validation data whether the soup
     is better than the ingredient ``baseline``, by ``decided_by``; ``difference`` is the paired test difference by the
@@ -209,59 +209,44 @@ class _Cooking:
         if how == "learned":
             return self._learned()
         comparison = Comparison(self._predictor)
-        singles = [self._scored(comparison, np.eye(len(members))[i]) for i in range(len(members))]
+        singles = [self._look(comparison, alone) for alone in np.eye(len(members))]
+        baseline = _best(singles)
         tried: list[Scores] = []
         weights = np.full(len(members), 1.0 / len(members))
         if how == "greedy":
-            weights, tried = self._greedy(comparison)
-        known = [row for row in singles if row is not None]
+            weights, tried = self._greedy(comparison, singles)
+        known = [one.scores for one in singles if one.scores is not None]
         if len(known) < len(singles):
-            return weights, None, self._best_by_metric()
-        baseline = best_of(known)
-        own = self._scored(comparison, weights)
+            return weights, None, baseline
+        own = self._look(comparison, weights).scores
         assert own is not None, "its ingredients have scores"
         looked_at = [own, *known, *tried] if how == "greedy" else [own]
         decision = decide(np.stack(looked_at).astype(np.float32), 0, known[baseline])
         return weights, replace(decision, looked_at=max(1, len(looked_at) - 1)), baseline
 
-    def _scored(self, comparison: Comparison, weights: Floats) -> Scores | None:
+    def _look(self, comparison: Comparison, weights: Floats) -> Looked:
         self._place(weights)
-        return comparison.of_network()
+        return comparison.look()
 
     def _place(self, weights: Floats) -> None:
         self._predictor.place_sum(self.terms(weights), self._models.members[0])
 
-    def _value(self) -> float:
-        here = self._predictor.workspace
-        metric = here.task.primary
-        return metric.sign * measure(here.flat, here.task, "valid")[metric.name].value
-
-    def _values(self) -> Floats:
-        values = []
-        for i in range(len(self._models)):
-            self._place(np.eye(len(self._models))[i])
-            values.append(self._value())
-        return np.array(values)
-
-    def _best_by_metric(self) -> int:
-        return int(np.argmax(self._values()))
-
-    def _greedy(self, comparison: Comparison) -> tuple[Floats, list[Scores]]:
+    def _greedy(self, comparison: Comparison, singles: Sequence[Looked]) -> tuple[Floats, list[Scores]]:
         """Take ingredients from best to worst, keeping each that does not worsen validation [Wortsman, recipe 1]."""
         tried: list[Scores] = []
         done = 0
 
         def score(weights: Floats) -> float:
             nonlocal done
-            self._place(weights)
+            found = self._look(comparison, weights)
             done += 1
             self._progress(Progress("soup", done, len(self._models)))
-            scores = comparison.of_network()
-            if scores is not None:
-                tried.append(scores)
-            return self._value()
+            if found.scores is not None:
+                tried.append(found.scores)
+            return -found.rank[0]
 
-        return greedy_soup(np.eye(len(self._models)), self._values(), score), tried
+        places = sorted(range(len(singles)), key=lambda i: (singles[i].rank, i), reverse=True)
+        return greedy_soup(np.eye(len(self._models)), np.argsort(places).astype(np.float64), score), tried
 
     def _learned(self) -> tuple[Floats, Decision | None, int]:
         """Learn weights and a temperature by gradient steps on one half of validation; the other half decides."""
@@ -277,14 +262,17 @@ class _Cooking:
 
         weights = learned_soup(size, loss, slope.of_weights, steps=_STEPS)
         comparison = Comparison(self._predictor, halved=True)
-        rows = [self._scored(comparison, np.eye(size)[i]) for i in range(size)]
-        own = self._scored(comparison, weights)
-        known = [row for row in rows if row is not None and len(row) == len(self._task.valid)]
+        singles = [self._look(comparison, alone) for alone in np.eye(size)]
+        own, baseline = self._look(comparison, weights).scores, _best(singles)
+        known = [one.scores for one in singles if one.scores is not None and len(one.scores) == len(self._task.valid)]
         if own is None or len(known) < size:
-            return weights, None, self._best_by_metric()
-        baseline = best_of(known, searched)
+            return weights, None, baseline
         decision = decide([own[held_out]], 0, known[baseline][held_out])
         return weights, replace(decision, looked_at=slope.measured), baseline
+
+
+def _best(singles: Sequence[Looked]) -> int:
+    return min(range(len(singles)), key=lambda i: singles[i].rank)
 
 
 _STEPS = 30

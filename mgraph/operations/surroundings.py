@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.flatness import linear_head, relative_flatness
 from mgraph.evaluate.metrics import Measured, Subset
 from mgraph.evaluate.profile import sharpness_profile
-from mgraph.evaluate.sharpness import Profile
+from mgraph.evaluate.sharpness import Profile, SharpnessSettings
 from mgraph.jobs.points import SharpnessJob
 from mgraph.network.precision import check_precision, computing_in
 from mgraph.notebook import InNotebook
@@ -32,7 +33,7 @@ class Sharpness(InNotebook):
     """How sharp the minimum around a node is.
 
     ``profile`` and ``flatness`` are None if they were not measured, ``head`` names the layer of the flatness, and
-    ``notes`` say why something was left out.
+    ``notes`` say why something was left out. ``settings`` say how it was measured, ``graph`` names the node's.
     """
 
     node: str
@@ -44,6 +45,8 @@ class Sharpness(InNotebook):
     examples: int
     batchnorm: str
     notes: tuple[str, ...] = ()
+    settings: SharpnessSettings | None = None
+    graph: str = ""
 
     @override
     def _shown(self) -> dict[str, Any]:
@@ -75,11 +78,30 @@ class Sharpness(InNotebook):
         columns = zip(p.radii, p.mean.tolist(), std, p.max.tolist(), strict=True)
         return [{"radius": r, "mean": mean, "std": s, "max": largest} for r, mean, s, largest in columns]
 
-    def plot(self, path: str | Path, *others: Sharpness) -> Path:
-        """Draw the profile together with those of ``others``; InputError if one has none."""
+    def plot(self, path: str | Path, *others: Sharpness, dark: bool = False) -> Path:
+        """Draw the profile together with those of ``others`` (.png, .pdf or .svg); InputError if one has none."""
+        from mgraph.figures import Look
         from mgraph.report.measures import plot_sharpness
 
-        return plot_sharpness([one.describe() for one in (self, *others)], Path(path))
+        names = [one.node for one in (self, *others)]
+        words = [] if self.settings is None else self.settings.words()
+        command = shlex.join(["mgraph", "sharpness", *names, *words, *(["--dark"] if dark else [])])
+        look = Look(dark, {"command": command, "graph": self.graph})
+        return plot_sharpness([one.describe() for one in (self, *others)], Path(path), look=look)
+
+    def draw(self, ax: Any = None, *others: Sharpness, what: str = "profile") -> Any:
+        """Draw the profile with those of ``others`` on a Matplotlib Axes (default: a new one), and return that.
+
+        ``what="radii"`` draws their means as a heat map. InputError if one has no profile.
+        """
+        from mgraph.figures import drawing_on
+        from mgraph.report.measures import AROUND, check_profiles, check_what, draw_sharpness
+
+        check_what(what, AROUND)
+        found = [one.describe() for one in (self, *others)]
+        check_profiles(found)
+        with drawing_on(ax) as axes:
+            return draw_sharpness(axes, found, what)
 
 
 @alone
@@ -139,6 +161,8 @@ def measure_sharpness(
             len(task.splits[settings.split]) if subset.order is None else len(subset.order),
             policy_name(workspace, policy),
             tuple(notes),
+            settings,
+            session.store.path.name,
         )
         with session.store.transaction() as tx:
             tx.add(*_rows(found, node.id, run.id, settings.precision))

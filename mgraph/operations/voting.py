@@ -29,10 +29,11 @@ from mgraph.merge.calibration import (
 from mgraph.merge.compare import Difference
 from mgraph.merge.ensemble import Prediction, Tally, targets_of
 from mgraph.merge.weights import convex_weights, greedy_members
-from mgraph.metric import LOSS, Metric
+from mgraph.metric import Metric
 from mgraph.models.costs import costs_of, independent_modes, memory_of, trained_for
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import Member, ModelSet, resolve
+from mgraph.operations.deciding import rank
 from mgraph.operations.voted import EnsembleResult, Voted, class_table, disagreement_of
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.session.members import label
@@ -216,8 +217,8 @@ def _recipes(session: Session, asked: _Asked, looked: _Looked, job: EnsembleJob,
         weights[list(places)] = 1.0
         return _Recipe(what, kind, weights, plain)
 
-    singles = list(dict.fromkeys([*asked.corners, *(i for i in own if looked.results[i] is not None)]))
-    best = min(singles, key=lambda i: _rank(looked.results[i], primary))
+    ranks = {i: rank(found, primary) for i, found in enumerate(looked.results) if found is not None}
+    best = min((i for i in dict.fromkeys([*asked.corners, *own]) if i in ranks), key=lambda i: ranks[i])
     corner = "corner " if best in asked.corners else ""
     found = [equal(f"single {corner}{asked.names[best]}", [best], SINGLE)]
     if asked.corners:
@@ -260,13 +261,6 @@ def _fitted(looked: _Looked, job: EnsembleJob, own: Sequence[int], size: int, wh
         text.append("temperatures")
     what = f"{whole}, with {' and '.join(text)}" if text else whole
     return _Recipe(what, FITTED, weights, looked.temperatures)
-
-
-def _rank(found: dict[str, Measured] | None, primary: Metric) -> tuple[float, float]:
-    """Rank single models as merging ranks corners: by the primary metric on validation, ties by the loss."""
-    if found is None:
-        return (float("inf"), float("inf"))
-    return (-primary.sign * found[primary.name].value, found[LOSS.name].value)
 
 
 def _vote(
@@ -343,7 +337,16 @@ def _result(
         grid=asked.models.grid,
         disagreement=disagreement_of(said) if said else None,
         classes=_classes(votes[-1]["test"]),
+        notes=_notes(votes[-1]["valid"], votes[0]["valid"], recipes[0].what),
     )
+
+
+def _notes(vote: Prediction, single: Prediction, what: str) -> list[str]:
+    """Say where validation data speak against the ensemble."""
+    found = vote.better_than(single)
+    if found is None or found.verdict != "worse":
+        return []
+    return [f"the ensemble is worse than the {what} on validation data: use that instead"]
 
 
 def _classes(vote: Prediction) -> tuple[dict[str, Any], ...]:

@@ -34,10 +34,15 @@ def plot_basins(found: Basins, path: Path, *, title: str = "", look: Look = LIGH
         figure = Figure(figsize=(9.8, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         draw_basins(left, found)
-        draw_dendrogram(right, found.tree, label=f"{found.split} {found.metric.cost_name} at which basins join")
+        draw_basin_tree(right, found)
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
         figure.suptitle(title)
         return write_figure(figure, path, look.about)
+
+
+def draw_basin_tree(axis: Axes, found: Basins) -> Axes:
+    """Draw the tree of merges on an Axes, and return it."""
+    return draw_dendrogram(axis, found.tree, label=f"{found.split} {found.metric.cost_name} at which basins join")
 
 
 def draw_basins(axis: Axes, found: Basins) -> Axes:

@@ -39,7 +39,7 @@ def draw_curves(
             continue
         values = data.values[key]
         shown.append(values)
-        _errors(axis, t, values, data.errors[key], colour)
+        error_band(axis, t, values, data.errors[key], colour)
         axis.plot(t, values, color=colour, label=split)
         axis.plot([0, 1], values[[0, -1]], "o", color=colour, clip_on=False, zorder=3)
         if before is not None and key in before.values:
@@ -80,7 +80,8 @@ def _bends(family: Family) -> Floats:
     return family.joint_parameters if isinstance(family, CompositePath) else family.knots[1:-1]
 
 
-def _errors(axis: Axes, t: Floats, values: Floats, errors: Floats, colour: str) -> None:
+def error_band(axis: Axes, t: Floats, values: Floats, errors: Floats, colour: str) -> None:
+    """Draw a band of one standard error around values, where errors are known."""
     known = np.isfinite(errors) & np.isfinite(values)
     if not known.any():
         return

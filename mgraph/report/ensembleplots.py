@@ -10,51 +10,53 @@ import numpy as np
 from mgraph.figures import LIGHT, Look, check_path, colours, ink, legend_below, style, write_figure
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from matplotlib.axes import Axes
 
-    from mgraph.metric import Metric
+    from mgraph.operations.growth import Growth
 
 _MODES = "#009e73"
 
 
-def plot_growth(
-    metric: Metric,
-    path: Path,
-    *,
-    title: str,
-    first: str,
-    along: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-    members: tuple[NDArray[np.float64], NDArray[np.float64]],
-    look: Look = LIGHT,
-) -> Path:
-    """Draw the metric on test data: ``along`` are t, the values of θ(t), and those of its ensemble with the ``first``
-    end.
-
-    ``members`` are the values for the first 1, 2, … points, and for the first 1, 2, … independent modes.
-    """
+def plot_growth(found: Growth, path: Path, *, look: Look = LIGHT) -> Path:
+    """Draw what votes gain on test data: along a path by t, and always by the number of members."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     check_path(path)
-    t, single, pair = along
+    panels = (draw_pairs, draw_members) if len(found.t) else (draw_members,)
     with style(dark=look.dark):
-        figure = Figure(figsize=(9.6 if len(t) else 4.8, 3.9), layout="constrained")
-        axes = figure.subplots(1, 2 if len(t) else 1, squeeze=False)[0]
-        if len(t):
-            axes[0].plot(t, single, color=colours()["test"], label="θ(t)")
-            axes[0].plot(t, pair, color=colours()["train"], label=f"ensemble of {first} and θ(t)")
-            axes[0].axhline(members[0][-1], color=ink(), linestyle="--", linewidth=1, label=f"all {len(t)} points")
-            axes[0].set_xlabel(f"t   ({first} at 0)")
-            axes[0].set_xlim(0, 1)
-        for values, colour, name in zip(
-            members, (colours()["train"], _MODES), ("points", "independent modes"), strict=True
-        ):
-            axes[-1].plot(np.arange(1, len(values) + 1), values, ".-", color=colour, label=name)
-        axes[-1].set_xlabel("members")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-        for axis in axes:
-            axis.set_ylabel(f"test {metric.name}")
-            axis.grid(alpha=0.3)
-            legend_below(axis)
-        figure.suptitle(title)
+        figure = Figure(figsize=(4.8 * len(panels), 3.9), layout="constrained")
+        for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            panel(axis, found)
+        figure.suptitle(look.title)
         return write_figure(figure, path, look.about)
+
+
+def draw_pairs(axis: Axes, found: Growth) -> Axes:
+    """Draw the metric of θ(t), and of its ensemble with the first end, by t, on an Axes, and return it."""
+    shades = colours()
+    axis.plot(found.t, found.single, color=shades["test"], label="θ(t)")
+    axis.plot(found.t, found.pair, color=shades["train"], label=f"ensemble of {found.first} and θ(t)")
+    every = f"all {len(found.t)} points"
+    axis.axhline(found.points[-1], color=ink(), linestyle="--", linewidth=1, label=every)
+    axis.set_xlabel(f"t   ({found.first} at 0)")
+    axis.set_xlim(0, 1)
+    return _named(axis, found)
+
+
+def draw_members(axis: Axes, found: Growth) -> Axes:
+    """Draw the metric of ensembles of more and more points, and independent modes, on an Axes, and return it."""
+    from matplotlib.ticker import MaxNLocator
+
+    lines = ((found.points, colours()["train"], "points"), (found.modes, _MODES, "independent modes"))
+    for values, colour, name in lines:
+        axis.plot(np.arange(1, len(values) + 1), values, ".-", color=colour, label=name)
+    axis.set_xlabel("members")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _named(axis, found)
+
+
+def _named(axis: Axes, found: Growth) -> Axes:
+    axis.set_ylabel(f"test {found.metric.name}")
+    axis.grid(alpha=0.3)
+    legend_below(axis)
+    return axis

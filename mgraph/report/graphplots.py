@@ -184,12 +184,14 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def check_layout(layout: str) -> list[str]:
-    """Return the names of layouts, given with commas; raise InputError for an unknown one, or one given twice."""
+def check_layout(layout: str, most: int | None = None) -> list[str]:
+    """Return the names of layouts, given with commas; InputError for an unknown one, one given twice, or too many."""
     found = [name.strip() for name in layout.split(",")]
     for name in found:
         if name not in LAYOUTS:
             raise InputError(f"Modes are laid out by {', '.join(LAYOUTS)}, not by {name!r}.")
     if len(set(found)) < len(found):
         raise InputError(f"Each layout is drawn once: {layout}.")
+    if most is not None and len(found) > most:
+        raise InputError(f"On one Axes there is room for one layout, not for {len(found)}: {layout}.")
     return found

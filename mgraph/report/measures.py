@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.figures import check_path, legend_below, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, ink, legend_below, style, write_figure
 from mgraph.metric import LOSS
 from mgraph.report.scales import colour_bar, scale_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Pairs = Sequence[Mapping[str, Any]]
+COMPARED = {"cosine": "cosine", "relative": "relative distance", "variance": "variance"}
+AROUND = ("profile", "radii")
 _MOST_BARS = 3  # most pairs drawn as bars
 _MOST_LABELS = 60  # most names below the bars; more would be unreadable
 
 
-def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def plot_comparison(pairs: Pairs, path: Path, *, look: Look = LIGHT) -> Path:
     """Draw, for every tensor, cosine and relative distance of each pair, and each point's variance.
 
     Up to three pairs are drawn as bars, more as heat maps with a row for each pair. ``pairs`` are as
@@ -30,33 +33,43 @@ def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
     check_path(path)
     from matplotlib.figure import Figure
 
-    with style():
-        layers = [row["layer"] for row in pairs[0]["layers"]]
-        figure = Figure(figsize=(min(30.0, 3.4 + 0.35 * len(layers)), 8.5), layout="constrained")
-        cosine, distance, variance = figure.subplots(3, 1, sharex=True)
-        series = {f"{p['source']} – {p['target']}": p["layers"] for p in pairs}
-        for axis, what, name in ((cosine, "cosine", "cosine"), (distance, "relative", "relative distance")):
-            numbers = {pair: [row[what] for row in rows] for pair, rows in series.items()}
-            if len(series) <= _MOST_BARS:
-                _bars(axis, numbers)
-                axis.set_ylabel(name)
-            else:
-                draw_layers(axis, numbers, name, from_zero=what != "cosine")
-        if len(series) <= _MOST_BARS:
-            cosine.axhline(0, color="black", linewidth=0.8)
-            _legend(cosine, len(series))
-        points: dict[str, list[float]] = {}
-        for pair in pairs:
+    with style(dark=look.dark):
+        layers = len(pairs[0]["layers"])
+        figure = Figure(figsize=(min(30.0, 3.4 + 0.35 * layers), 8.5), layout="constrained")
+        axes = figure.subplots(3, 1, sharex=True)
+        for axis, what in zip(axes, COMPARED, strict=True):
+            draw_compared(axis, pairs, what)
+        if axes[1].get_legend() is not None:
+            axes[1].get_legend().remove()  # of the same pairs as above it
+        return write_figure(figure, path, look.about)
+
+
+def draw_compared(axis: Axes, pairs: Pairs, what: str = "cosine") -> Axes:
+    """Draw one of :data:`COMPARED` by tensor on an Axes, and return it: bars, or a heat map of more than three pairs.
+
+    ``pairs`` are as for :func:`plot_comparison`.
+    """
+    layers = [row["layer"] for row in pairs[0]["layers"]]
+    numbers: dict[str, list[float | None]] = {}
+    for pair in pairs:
+        if what == "variance":
             for end in ("source", "target"):
-                points.setdefault(pair[end], [row[f"variance_{end}"] for row in pair["layers"]])
-        _bars(variance, points)
-        variance.set_ylabel("variance")
-        if any(value > 0 for values in points.values() for value in values):
-            variance.set_yscale("log")
-        if len(layers) <= _MOST_LABELS:
-            variance.set_xticks(range(len(layers)), layers, rotation=90)
-        _legend(variance, len(points))
-        return write_figure(figure, path)
+                numbers.setdefault(pair[end], [row[f"variance_{end}"] for row in pair["layers"]])
+        else:
+            numbers[f"{pair['source']} – {pair['target']}"] = [row[what] for row in pair["layers"]]
+    if what != "variance" and len(pairs) > _MOST_BARS:
+        draw_layers(axis, numbers, COMPARED[what], from_zero=what == "relative")
+    else:
+        _bars(axis, numbers)
+        axis.set_ylabel(COMPARED[what])
+        _legend(axis, len(numbers))
+    if what == "cosine" and len(pairs) <= _MOST_BARS:
+        axis.axhline(0, color=ink(), linewidth=0.8)
+    if what == "variance" and any(value is not None and value > 0 for row in numbers.values() for value in row):
+        axis.set_yscale("log")
+    if len(layers) <= _MOST_LABELS:
+        axis.set_xticks(range(len(layers)), layers, rotation=90)
+    return axis
 
 
 def draw_layers(
@@ -92,7 +105,7 @@ def _bars(axis: Any, series: Mapping[str, Sequence[float | None]]) -> None:
     axis.grid(axis="y", alpha=0.3)
 
 
-def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
+def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path, *, look: Look = LIGHT) -> Path:
     """Draw sharpness profiles: the mean change of the loss by radius, a band of one standard deviation, the maximum.
 
     Of more than three, the means are drawn as a heat map, too.
@@ -100,26 +113,42 @@ def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
     ``found`` are as :meth:`mgraph.operations.surroundings.Sharpness.describe` returns them. Raises InputError if one
     has no profile, and in the same cases as :func:`plot_comparison`.
     """
+    check_profiles(found)
+    check_path(path)
+    from matplotlib.figure import Figure
+
+    with style(dark=look.dark):
+        many = len(found) > _MOST_BARS
+        figure = Figure(figsize=(5.6 + 5.2 * many, 4.4), layout="constrained")
+        axes = figure.subplots(1, 1 + many, squeeze=False)[0]
+        draw_profiles(axes[0], found)
+        if many:
+            draw_radii(axes[1], found)
+        return write_figure(figure, path, look.about)
+
+
+def check_what(what: str, known: Collection[str]) -> None:
+    """Raise InputError for a panel that there is not."""
+    if what not in known:
+        raise InputError(f"What is drawn is one of {', '.join(known)}, not {what!r}.")
+
+
+def check_profiles(found: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError if one of the results has no profile."""
     for one in found:
         if not one["profile"]:
             raise InputError(
                 f"The sharpness of {one['node']} was measured without a profile; there is nothing to draw."
             )
 
-    check_path(path)
-    from matplotlib.figure import Figure
 
-    with style():
-        many = len(found) > _MOST_BARS
-        figure = Figure(figsize=(5.6 + 5.2 * many, 4.4), layout="constrained")
-        axes = figure.subplots(1, 1 + many, squeeze=False)[0]
-        _profiles(axes[0], found)
-        if many:
-            draw_radii(axes[1], found)
-        return write_figure(figure, path)
+def draw_sharpness(axis: Axes, found: Sequence[Mapping[str, Any]], what: str = "profile") -> Axes:
+    """Draw one of :data:`AROUND` on an Axes, and return it: profiles by radius, or their means as a heat map."""
+    return (draw_profiles if what == "profile" else draw_radii)(axis, found)
 
 
-def _profiles(axis: Axes, found: Sequence[Mapping[str, Any]]) -> None:
+def draw_profiles(axis: Axes, found: Sequence[Mapping[str, Any]]) -> Axes:
+    """Draw the profiles by radius on an Axes, and return it."""
     floor = _floor(found)
     for one in found:
         radius, mean, largest = (np.array([row[c] for row in one["profile"]]) for c in ("radius", "mean", "max"))
@@ -141,6 +170,7 @@ def _profiles(axis: Axes, found: Sequence[Mapping[str, Any]]) -> None:
     axis.set_title("mean, times and over 1 + sd/mean; maximum dotted", fontsize=8)
     axis.grid(alpha=0.3)
     legend_below(axis)
+    return axis
 
 
 def draw_radii(axis: Axes, found: Sequence[Mapping[str, Any]]) -> Axes:

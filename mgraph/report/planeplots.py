@@ -92,7 +92,7 @@ def _draw(data: SweepData, ends: Sequence[str], title: str, traces: Sequence[Tra
         worst = np.nanmin(data.values[key]) if falls else np.nanmax(data.values[key])
         axis.set_title(f"{split} {metric.name}, {'min' if falls else 'max'} {worst:.3g}")
     if below:
-        _distances(figure.add_subplot(grid[1, :]), traces)
+        draw_distances(figure.add_subplot(grid[1, :]), traces)
     if marked:
         figure.legend(marked.values(), marked.keys(), loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(title)
@@ -126,8 +126,8 @@ def draw_trace(axis: Axes, trace: Traced, number: int = 0) -> Axes:
     return axis
 
 
-def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
-    """Draw how far from the plane every trace is."""
+def draw_distances(axis: Axes, traces: Sequence[Traced]) -> Axes:
+    """Draw how far from the plane every trace is, on an Axes, and return it."""
     shades = [colours()[split] for split in ("train", "valid", "test")]
     for number, trace in enumerate(traces):
         how: dict[str, Any] = {"color": shades[number % len(shades)], "linestyle": _STYLES[number % len(_STYLES)]}
@@ -146,3 +146,4 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
     axis.set_ylabel("distance from\nthe plane (L2)")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+    return axis

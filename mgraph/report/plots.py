@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
 from mgraph.families import Grid, SimplexGrid
-from mgraph.figures import LIGHT, Look, check_path, colours, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, legend_below, style, write_figure
 from mgraph.methods.base import Method, Panel
 from mgraph.metric import LOSS, Metric
 from mgraph.query.observed import Observation
@@ -120,19 +120,36 @@ def is_flat(grid: Grid) -> bool:
     return isinstance(grid, SimplexGrid) or len(grid.counts) == 2
 
 
-def draw_on(axis: Axes, data: SweepData, ends: Sequence[str], wanted: Wanted) -> Axes:
-    """Draw one panel of a sweep on an Axes and return it: the first metric wanted, along t or as a heat map."""
+def check_panel(axis: Axes | None, data: SweepData, wanted: Wanted, before: SweepData | None = None) -> None:
+    """Raise InputError for what :func:`draw_panel` could not draw on that Axes."""
     check_drawable(data)
+    wanted.check(data)
+    if wanted.relief and axis is not None and axis.name != "3d":
+        raise InputError("A relief is drawn on an Axes of three dimensions: figure.add_subplot(projection='3d').")
+    if before is not None and is_flat(data.grid):
+        raise InputError("Two heat maps do not fit on one Axes; draw the one before training on another.")
+
+
+def draw_panel(
+    axis: Axes, data: SweepData, ends: Sequence[str], wanted: Wanted, before: SweepData | None = None
+) -> Axes:
+    """Draw one panel of a sweep on an Axes and return it: the first metric wanted, along t, as heat map or relief."""
     if not is_flat(data.grid):
-        draw_curves(axis, data, wanted.metrics_of(data)[0], ends, splits=wanted.splits_of(data))
-        explain_marks(axis, data, None)
-        axis.legend(fontsize="small")
+        draw_curves(axis, data, wanted.metrics_of(data)[0], ends, before=before, splits=wanted.splits_of(data))
+        explain_marks(axis, data, before)
+        legend_below(axis)
         return axis
     split, metric = wanted.maps_of(data)[0]
-    scale = scale_of(metric, [data.values[split, metric.name]])
-    image = heat_map(axis, data, (split, metric.name), ends, scale)
-    mark_points(axis, data)
-    colour_bar(image, [axis], f"{split} {metric.name}", scale)
+    key, marked = (split, metric.name), {}
+    scale = scale_of(metric, [data.values[key]])
+    if wanted.relief:
+        image = relief(axis, data, key, ends, scale)
+    else:
+        image = heat_map(axis, data, key, ends, scale)
+        marked = mark_points(axis, data)
+    colour_bar(image, [axis], " ".join(key), scale, shrink=0.85)
+    if marked:
+        legend_below(axis, marked)
     return axis
 
 

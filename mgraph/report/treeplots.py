@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#0072b2", "#d98c00", "#009e73", "#9a6fb8", "#c0392b", "#8a7d1f", "#2a8c8c", "#7f7f7f")
 _GREY = "0.5"  # what merges above the limit
+_LETTERS = 11  # of a name, an inch
 _LEAST = 1 / 3  # the share of the picture that a tree keeps, wherever its limit is
 
 
@@ -58,7 +60,8 @@ def draw_dendrogram(axes: Axes, tree: Dendrogram, limit: float | None = None, *,
     if limit is not None and marked:
         axes.axhline(limit, color=ink(), linewidth=0.8, linestyle="dashed")
     names = [tree.leaves[leaf].label for leaf in order]
-    turned = n > 1 and sum(map(len, names)) + 2 * n > 40
+    room = axes.get_window_extent().width / axes.figure.dpi * _LETTERS / (n + 0.4)  # of each, in letters
+    turned = any((len(one) + len(other)) / 2 + 1 > room for one, other in pairwise(names))
     axes.set_xticks(
         [across[leaf] for leaf in order], names, rotation=60 if turned else 0, ha="right" if turned else "center"
     )

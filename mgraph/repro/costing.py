@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,13 @@ class OfH200(Speed):
         return max(2 * _counted(net)[1] * forward / (H200_SHARE * H200_PEAK), batches * H200_PASS)
 
 
-def cost_of(lab: Lab | None, rows: Iterable[Row], scale: str, speed: Speed, seen: set[str] | None = None) -> Cost:
-    """Return what the steps of some rows cost that are neither in the graph nor among those ``seen``, which grows."""
+def cost_of(
+    lab: Lab | None, rows: Iterable[Row], scale: str, speed: Speed, seen: set[str] | None = None, places: int = 1
+) -> Cost:
+    """Return what the steps of some rows cost that are neither in the graph nor among those ``seen``, which grows.
+
+    With ``places``, so many workers share the trainings and connections, each as fast as this machine.
+    """
     seen = set() if seen is None else seen
     total = Cost()
     for step in steps_of(rows, scale):
@@ -126,7 +131,8 @@ def cost_of(lab: Lab | None, rows: Iterable[Row], scale: str, speed: Speed, seen
         seen.add(step.name)
         if lab is not None and lab.exists and _is_there(lab, step):
             continue
-        total += cost_of_step(step, speed)
+        cost = cost_of_step(step, speed)
+        total += replace(cost, seconds=cost.seconds / places) if step.shared else cost
     return total
 
 
@@ -147,8 +153,7 @@ def steps_of(rows: Iterable[Row], scale: str) -> list[Step]:
 
 
 def _is_there(lab: Lab, step: Step) -> bool:
-    names = step.makes if isinstance(step, Train) else (step.name,)
-    return all(lab.known(name) is not None for name in names)
+    return all(lab.known(name) is not None for name in step.makes)
 
 
 def _batch(net: Net) -> int:

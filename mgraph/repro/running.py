@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.durations import seconds as seconds_of
 from mgraph.durations import spoken
+from mgraph.engines.base import Engine, Here
 from mgraph.errors import InputError
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.repro import ledger
@@ -19,6 +20,7 @@ from mgraph.repro.registry import check_scale, experiment_named, rows_named
 from mgraph.repro.table import NEVER, Table, usual_notes
 
 if TYPE_CHECKING:
+    from mgraph.engines.pool import Executor
     from mgraph.repro.costing import Cost, Speed
     from mgraph.repro.dryrun import Tried
 
@@ -98,6 +100,7 @@ class Reproduction:
         self.path = Path(graph or f"repro-{self.experiment.paper.lower()}-{self.scale}.mgraph")
         self._device, self._threads, self._progress = device, threads, progress or silent
         self._deadline: float | None = None
+        self._engine: Engine = Here()
         self.lab = Lab(
             self.experiment,
             self.scale,
@@ -112,24 +115,43 @@ class Reproduction:
         """List the rows that can be run at this scale and have not been."""
         return [row for row in self.rows if self.scale in row.setups and ledger.done(self.lab, row) is None]
 
-    def estimate(self) -> Outlook:
-        """Say what the rows that are not done will cost here and, at the scale paper, on an H200."""
+    def estimate(self, *, engine: str | Engine | Executor | None = None) -> Outlook:
+        """Say what the rows that are not done will cost here and, at the scale paper, on an H200.
+
+        The workers of an ``engine`` are taken to be as fast as this machine, each.
+        """
+        from mgraph.engines.registry import check_engine
         from mgraph.repro.costing import OfH200
 
-        rows = self.pending()
+        rows, places = self.pending(), check_engine(engine)[1] or 1
         here = self._speed()
-        costs = self._costs(rows, here)
+        costs = self._costs(rows, here, places)
         if self.scale != "paper":
             return Outlook(costs, here.basis)
         gpu = OfH200()
-        return Outlook(costs, here.basis, self._costs(rows, gpu), gpu.basis)
+        return Outlook(costs, here.basis, self._costs(rows, gpu, places), gpu.basis)
 
-    def run(self, *, budget: str | float | None = None, say: Callable[[str], None] = lambda _: None) -> Table:
+    def run(
+        self,
+        *,
+        budget: str | float | None = None,
+        engine: str | Engine | Executor | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Table:
         """Run the rows in order, each if its estimate fits into what is left of the ``budget``, and return the table.
 
         What is done is stored at once, in the graph, and the table is written beside it after every row. A row that was
-        begun and not finished goes on where it stopped. Raises InputError for a budget too small for any row.
+        begun and not finished goes on where it stopped. On an ``engine``, as :meth:`mgraph.Graph.explore` takes it, the
+        modes and connections of a row are made by its workers, which must see the graph and the data under the same
+        paths. Raises InputError for a budget too small for any row, and an engine that is unknown or unavailable.
         """
+        from mgraph.engines.registry import open_engine
+        from mgraph.explore.workers import executor_named
+
+        with open_engine(engine, self._device, load=executor_named) as self._engine:
+            return self._run(budget, say)
+
+    def _run(self, budget: str | float | None, say: Callable[[str], None]) -> Table:
         limit = None if budget is None else seconds_of(budget)
         rows = self.pending()
         for row in rows:
@@ -182,7 +204,8 @@ class Reproduction:
         return dry_run(self.rows, self.scale, device=self._device, threads=self._threads, say=say)
 
     def _outlook(self, rows: list[Row], limit: float | None, say: Callable[[str], None]) -> Outlook:
-        outlook = Outlook(self._costs(rows, speed := self._speed()), speed.basis)
+        speed = self._speed()
+        outlook = Outlook(self._costs(rows, speed, self._engine.places), speed.basis)
         say(f"{len(rows)} row{'' if len(rows) == 1 else 's'} to run: {outlook.total} ({outlook.basis}).")
         least = min(outlook.rows, key=lambda named: named[1].seconds)
         if limit is not None and least[1].seconds > limit:
@@ -198,17 +221,19 @@ class Reproduction:
         device = resolve_device(self._device)
         return MeasuredHere(device, self._threads, SECONDS if self.scale != "tiny" else SECONDS / 5)
 
-    def _costs(self, rows: list[Row], speed: Speed) -> tuple[tuple[str, Cost], ...]:
+    def _costs(self, rows: list[Row], speed: Speed, places: int) -> tuple[tuple[str, Cost], ...]:
         from mgraph.repro.costing import cost_of
 
         seen: set[str] = set()
-        return tuple((row.name, cost_of(self.lab, [row], self.scale, speed, seen)) for row in rows)
+        return tuple((row.name, cost_of(self.lab, [row], self.scale, speed, seen, places)) for row in rows)
 
     def _run_row(self, row: Row) -> bool:
         """Run a row and store its numbers; return whether it was finished before the budget was spent."""
         self.lab.space(row.setups[self.scale].net)
         try:
             with ledger.entry(self.lab, row) as entry:
+                if self._engine.remote:
+                    self._spread(row)
                 for trial in row.trials(self.scale):
                     for step in row.steps(trial):
                         self._check_deadline()
@@ -221,6 +246,16 @@ class Reproduction:
             interrupted.add_note(f"Rows that are done are stored, and {row.name} goes on where it stopped.")
             raise interrupted from stopped
         return True
+
+    def _spread(self, row: Row) -> None:
+        """Have the workers of the engine make what a row needs."""
+        from mgraph.repro.costing import steps_of
+        from mgraph.repro.spreading import Place, spread
+
+        device = self._engine.device or self._device
+        place = Place(self.experiment.name, self.scale, self.path.absolute(), self.lab.data, device, self._threads or 1)
+        steps = steps_of([row], self.scale)
+        spread(steps, self.lab, self._engine, place, progress=self._progress, check=self._check_deadline)
 
     def _heard(self, progress: Progress) -> None:
         self._progress(progress)

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from typing_extensions import override
 
@@ -75,6 +75,19 @@ class Step(ABC):
     name: str
     net: Net
 
+    shared: ClassVar[bool] = False
+    """Whether it makes something for the graph that a worker of an engine can make."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of the nodes that must be there before."""
+        return ()
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The names of what it makes."""
+        return (self.name,)
+
     @abstractmethod
     def work(self, size: Size) -> Work:
         """Return what it costs."""
@@ -94,6 +107,13 @@ class Train(Step):
 
     settings: TrainSettings
     init: str | None = None
+
+    shared: ClassVar[bool] = True
+
+    @property
+    @override
+    def needs(self) -> tuple[str, ...]:
+        return () if self.init is None else (self.init,)
 
     @classmethod
     def of(cls, net: Net, name: str, seed: int, *, init: str | None = None, **changes: Any) -> Train:
@@ -116,8 +136,8 @@ class Train(Step):
         return (self.settings.epochs + cycle // 2) // cycle
 
     @property
+    @override
     def makes(self) -> tuple[str, ...]:
-        """The names of the nodes that it makes."""
         if self.members is not None:
             return tuple(f"{self.name}-{k + 1}" for k in range(self.members))
         return (self.name, *(f"{self.name}-{epoch}" for epoch in self.settings.keep))
@@ -200,6 +220,13 @@ class Join(Step):
     ends: tuple[str, ...]
     method: Method
     grid: Grid | None = Grid()
+
+    shared: ClassVar[bool] = True
+
+    @property
+    @override
+    def needs(self) -> tuple[str, ...]:
+        return self.ends
 
     @override
     def work(self, size: Size) -> Work:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mgraph.calling import call, chosen
+from mgraph.data.task import is_cross_entropy
 from mgraph.errors import MGraphWarning
 from mgraph.evaluate.metrics import check_metrics
 from mgraph.fields import copied, numbers_in
@@ -42,7 +43,8 @@ def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str
     """
     device = next(module.parameters()).device
     x, y = first_examples(task, device)
-    judged = Judged(task.loss, task.loss_name, task.example_loss, task.outputs)
+    classes = task.classes if is_cross_entropy(task.loss) else None
+    judged = Judged(task.loss, task.loss_name, task.example_loss, task.outputs, classes)
     found = probe(module, twin.to(device), copied(x), y, judged, arch=arch, data=data, finite=fresh)
     with random_states(module), torch.no_grad():
         check_metrics(task, *task.without_void(chosen(call(module.eval(), x), task.outputs), y))

@@ -24,14 +24,15 @@ class RecipeWarning(MGraphWarning):
 class Recipe:
     """Values of TrainSettings, the network and data that they are for, their source, and what the source leaves open.
 
-    ``shape`` and ``classes`` are those of the data, whatever the data are called.
+    ``shape`` and ``classes`` are those of the data, whatever the data are called; ``classes`` is None where the recipe
+    is the same for several.
     """
 
     name: str
     arch: str
     data: str
     shape: tuple[int, ...]
-    classes: int
+    classes: int | None
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     unstated: str = ""
@@ -41,8 +42,8 @@ class Recipe:
         found = []
         if Spec.parse(arch) != Spec.parse(self.arch):
             found.append(f"the network {self.arch}, not {arch}")
-        if (shape, classes) != (self.shape, self.classes):
-            size = f"inputs {self.shape} and {self.classes} classes"
+        if shape != self.shape or self.classes not in (None, classes):
+            size = f"inputs {self.shape}" + (f" and {self.classes} classes" if self.classes else "")
             found.append(f"{self.data} ({size}), not inputs {shape} and {classes} classes")
         return found
 
@@ -52,6 +53,7 @@ _LLPF = "[L] appendix F, table 6 and the table of augmentations"
 _RESNET18 = "torchvision:resnet18?stem=cifar"
 _CIFAR10: dict[str, Any] = {"data": "cifar10", "shape": (3, 32, 32), "classes": 10}
 _CIFAR100 = _CIFAR10 | {"data": "cifar100", "classes": 100}
+_CIFAR = _CIFAR10 | {"data": "cifar10 or cifar100", "classes": None}
 _GARIPOV = _SGD | {"schedule": "curve", "augment": "crop4+flip"}
 _STANDARD = "batch size; that standard augmentation is crop4+flip"
 _VGG16: dict[str, Any] = {
@@ -158,8 +160,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe("vgg16-cifar100", **_CIFAR100, **_VGG16),
             Recipe("preresnet110-cifar10", **_CIFAR10, **_PRERESNET110),
             Recipe("preresnet110-cifar100", **_CIFAR100, **_PRERESNET110),
+            Recipe("preresnet164", **_CIFAR, **_PRERESNET164),
             Recipe("preresnet164-cifar10", **_CIFAR10, **_PRERESNET164),
             Recipe("preresnet164-cifar100", **_CIFAR100, **_PRERESNET164),
+            Recipe("wrn28-10", **_CIFAR, **_WRN),
             Recipe("wrn28-10-cifar10", **_CIFAR10, **_WRN),
             Recipe("wrn28-10-cifar100", **_CIFAR100, **_WRN),
             Recipe(

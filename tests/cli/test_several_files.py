@@ -47,6 +47,22 @@ def test_all_good_is_all_well(run: Any) -> None:
     assert "problem" not in table
 
 
+@pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
+def test_a_directory_stands_for_its_checkpoints(run: Any) -> None:
+    """As the Trainer of transformers leaves them; in the order of their steps."""
+    for step, number in ((5, 0), (10, 1), (15, 2)):
+        checkpoint = run.directory / "out" / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        shutil.copy(files(run, number)[0], checkpoint / "pytorch_model.bin")
+        (checkpoint / "optimizer.pt").write_bytes(b"beside it")
+    told = run("add-mode", "out", "--name", "one", code=2).stderr
+    assert "out holds several checkpoints (checkpoint-5/pytorch_model.bin, checkpoint-10" in told
+    assert "--name '{parent}-{stem}', to add all" in told
+    done = run("add-mode", "out", "--name", "{parent}", "--json", code=2)
+    assert [row["name"] for row in done.rows] == ["checkpoint-5", "checkpoint-10", None]
+    assert "1 of 3 files could not be added, the first of them out/checkpoint-15" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

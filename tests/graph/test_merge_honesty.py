@@ -197,14 +197,16 @@ def net():
     return torch.nn.Linear(10, 2, bias=False)
 
 def data():
-    one_of_each = torch.eye(10), torch.ones(10, dtype=torch.int64)
-    return {"train": (torch.eye(10), torch.arange(10) % 2), "valid": one_of_each, "test": one_of_each}
+    ones = torch.ones(10, dtype=torch.int64)
+    train = torch.eye(10), torch.arange(10) % 2
+    return {"train": train, "valid": (torch.eye(10), ones), "test": (torch.eye(10).flip(0), ones)}
 """
 
 
-def test_the_corner_that_is_kept_is_the_best_by_the_primary_metric(
+def test_the_best_corner_is_everywhere_the_one_with_the_best_primary_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One corner is right more often, the other likelier: the first one is kept, and is what all is compared with."""
     (tmp_path / "margins.py").write_text(MARGINS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path))
@@ -214,6 +216,31 @@ def test_the_corner_that_is_kept_is_the_best_by_the_primary_metric(
     for name, margins in (("a", right_more_often), ("b", likelier)):
         torch.save({"weight": torch.stack([-margins, margins])}, f"{name}.pt")
         g.add_mode(f"{name}.pt", name=name)
-    merged = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=2).merge(name="m")
+    line = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=21)
+    merged = line.merge(name="m")
     assert (merged.parameter, merged.baseline, merged.difference.value) == ((0.0,), "a", 0.0)
     assert merged.results["valid"]["accuracy"].value == 0.6
+    assert merged.decision.verdict == "even"
+    others = [line.merge(**how, force=True) for how in ({"best": True}, {"at": 1}, {"soup": "uniform"})]
+    soups = [g.soup("b", "a", how=how, force=True) for how in ("uniform", "greedy", "learned")]
+    assert {one.baseline for one in (*others, *soups)} == {"a"}
+    assert others[1].difference.value == pytest.approx(-0.1)
+    assert g.ensemble("b", "a").single_name == "a"
+
+
+def test_a_point_must_be_better_than_every_corner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path to a likelier corner gains nothing, though its points are likelier than the best corner."""
+    (tmp_path / "margins.py").write_text(MARGINS.replace("10", "200"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path))
+    g = mgraph.create("g.mgraph", arch="margins.py:net", data="margins.py:data", device="cpu")
+    noise = 0.1 * torch.randn(2, 200, generator=torch.Generator().manual_seed(0))
+    sure = torch.where(torch.arange(200) % 10 < 8, 2.0, -0.5) + noise[0]
+    right = torch.arange(200) % 100 < 83
+    unsure = torch.where(right, 0.3, -1.0) + noise[1].abs() * torch.where(right, 1, -1)
+    for name, margins in (("a", unsure), ("b", sure)):
+        torch.save({"weight": torch.stack([-margins, margins])}, f"{name}.pt")
+        g.add_mode(f"{name}.pt", name=name)
+    merged = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=9).merge()
+    assert (merged.parameter, merged.baseline, merged.decision.verdict) == ((0.0,), "a", "even")
+    assert "than corner b" in merged.notes[0]

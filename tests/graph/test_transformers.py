@@ -23,6 +23,7 @@ from mgraph.architectures.loading import build_network
 from mgraph.errors import InputError, NotFoundError
 from mgraph.network.layout import layout_of
 from mgraph.operations.modes import SimilarModeWarning
+from mgraph.session.meeting import NetworkWarning
 from mgraph_store import NodeBuffers
 
 pytestmark = [  # nothing is imported here: every process collects these tests, and one runs them
@@ -355,6 +356,53 @@ def adapted():
 
     return peft.get_peft_model(base(), peft.LoraConfig(target_modules=["1", "3"], r=2))
 """
+
+
+PHOTOS = """
+import numpy as np
+
+
+def photos():
+    x = np.random.default_rng(0).normal(size=(12, 3, 8, 8)).astype(np.float32)
+    return {"train": (x, np.arange(12) % 2), "test": (x[:4], np.arange(4) % 2)}
+
+
+def adapted():
+    import peft
+    from torch import nn
+
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)
+    for parameter in (network := nn.Sequential(*layers)).parameters():
+        nn.init.constant_(parameter, 0.1)
+    return peft.get_peft_model(network, peft.LoraConfig(target_modules=["0", "3"], r=1))
+"""
+
+
+def test_running_statistics_of_a_base_stay_in_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter's file has no place for others; where they move all the same, none is written."""
+    import peft
+    import transformers
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(PHOTOS)
+    shape: dict[str, Any] = {"embedding_size": 4, "hidden_sizes": [4], "depths": [1], "layer_type": "basic"}
+    transformers.ResNetForImageClassification(transformers.ResNetConfig(**shape)).save_pretrained("seer")
+    seer = "peft:seer?task=image-classification&r=1&targets=convolution"
+    with pytest.warns(NetworkWarning, match="keeps the running statistics of module .* frozen in training"):
+        g = mgraph.create("g.mgraph", arch=seer, data="own.py:photos")
+    for seed, name in enumerate("ab"):
+        g.train(name=name, seed=seed, **QUICK)
+    with g.session.store.reading() as reader:
+        assert len({buffers.tensor_key for buffers in reader.all(NodeBuffers)}) == 1
+    merged = g.connect("a", "b", method=mgraph.Linear(), grid=2).merge(at=0.5, force=True).node
+    base = transformers.AutoModelForImageClassification.from_pretrained("seer")
+    loaded = peft.PeftModel.from_pretrained(base, str(g.node(merged.id).export("eye")))
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(x).logits, g.node(merged.id).model()(x).logits)
+    a = mgraph.create("own.mgraph", arch="own.py:adapted", data="own.py:photos").train(name="a", **QUICK)
+    with pytest.raises(InputError, match=r"a has learnt base_model\.model\.1\.running_mean, which is not in its base"):
+        a.export("adapter")
 
 
 def test_an_adapter_comes_back_in(g: Any, folder: Path) -> None:

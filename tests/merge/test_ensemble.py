@@ -13,6 +13,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import outputs
 from mgraph.merge.ensemble import Prediction, Tally, targets_of
 from mgraph.network.flat import FlatModel
+from mgraph.operations.voted import class_table
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3
@@ -143,3 +144,13 @@ def test_a_network_that_is_no_classifier_has_no_ensemble():
     )
     with pytest.raises(InputError, match="class probabilities"):
         Tally(task, targets_of(task.test), 1).add(0, torch.zeros(30, 1))
+
+
+def test_outputs_that_are_no_class_of_the_data_are_predictions_of_none():
+    said, y = torch.tensor([0, 1, 4, 4, 2, 0]), torch.tensor([0, 1, 1, 2, 2, 1])
+    rows = class_table(said, y, 3, torch.ones(6, dtype=torch.bool))
+    assert [(row["examples"], row["precision"], row["recall"]) for row in rows] == [
+        (1, 0.5, 1.0),
+        (3, 1.0, pytest.approx(1 / 3)),
+        (2, 1.0, 0.5),
+    ]

@@ -302,6 +302,20 @@ def normed(norm: Callable[..., nn.Module], bias: bool = True) -> nn.Sequential:
     return nn.Sequential(norm(nn.Linear(4, 8, bias=bias)), nn.ReLU(), norm(nn.Linear(8, 2, bias=bias)))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_present_names_of_weight_norm_are_spelled_as_a_network_of_the_former_kind_has_them(prefix: str) -> None:
+    present = state_of(lambda: normed(weight_norm, True))
+    former = lambda: normed(nn.utils.weight_norm, True)  # noqa: E731
+    fitted = fit({"state_dict": prefixed(present, prefix)}, former)
+    assert "weight normalisation in its former spelling, as the network has it" in fitted.notes
+    network, names = former(), (("original0", "weight_g"), ("original1", "weight_v"))
+    for new, old in names:
+        present = {name.replace(f"parametrizations.weight.{new}", old): value for name, value in present.items()}
+    network.load_state_dict(present)
+    assert np.array_equal(fitted.parameters, values(network.state_dict(), former))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod."])
 def test_old_names_of_weight_norm_go_through_the_networks_hooks(prefix: str, bias: bool) -> None:
@@ -503,7 +517,9 @@ def test_directories_of_trainers_are_known(tmp_path: Path) -> None:
     assert np.array_equal(fit(last, plain).parameters, values(state, plain))
     assert np.array_equal(fit(last.parent, plain).parameters, values(state, plain))
     (last.parent / "checkpoint-10").mkdir()
-    with pytest.raises(InputError, match=r"several checkpoints \(checkpoint-10, checkpoint-20\); name one of them"):
+    assert np.array_equal(fit(last.parent, plain).parameters, values(state, plain))
+    save_file(state, last.parent / "checkpoint-10" / "model.safetensors")
+    with pytest.raises(InputError, match=r"several checkpoints \(checkpoint-10/\S+, checkpoint-20/\S+\); name one"):
         read_content(last.parent)
     logs = tmp_path / "lightning_logs" / "version_0"
     (logs / "checkpoints").mkdir(parents=True)

@@ -7,6 +7,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -403,3 +404,17 @@ def test_a_probe_is_cheap() -> None:
     started = time.perf_counter()
     probed(lambda: Body(nn.BatchNorm1d(6)))
     assert time.perf_counter() - started < 1.0
+
+
+def test_as_many_outputs_as_classes_are_wanted() -> None:
+    """Fewer are refused, for one label as for one a pixel; more are told, once, and count nowhere else."""
+    y = torch.tensor([0, 1, 2, 2, 0, 1, 2, 0])
+    judged = replace(CROSS_ENTROPY, classes=3)
+    assert probed(lambda: nn.Linear(WIDTH, 3), judged, y) == []
+    with pytest.raises(
+        InputError, match=r"gives 2 outputs for a label \(shape \[8, 2\]\), and the data have 3"
+    ):
+        probed(lambda: nn.Linear(WIDTH, 2), judged, y)
+    (told,) = probed(lambda: nn.Linear(WIDTH, 5), judged, y)
+    assert told.kind == "more-outputs-than-classes"
+    assert "gives 5 outputs, and the data have 3 classes" in told.text

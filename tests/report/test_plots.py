@@ -270,7 +270,7 @@ def test_a_relief_is_as_high_as_what_was_measured(graph: Any, tmp_path: Path) ->
 
 def test_a_file_says_what_it_shows(graph: Any, tmp_path: Path) -> None:
     s = graph.connection("s")
-    wanted = f"command: mgraph plot s; graph: digits.mgraph; sweep: {s.swept().sweep.id}"
+    wanted = f"command: mgraph plot s --no-before; graph: digits.mgraph; sweep: {s.swept().sweep.id}"
     for suffix in (".png", ".svg", ".pdf"):
         assert wanted.encode() in s.plot(tmp_path / f"s{suffix}").read_bytes()
 

@@ -116,10 +116,28 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "sharp": lambda g, path: sharp(g)[0].plot(path, *sharp(g)[1:]),
     "flips": lambda g, path: g.connection("line").plot_flips(path, grid=5),
     "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
+    "paths": lambda g, path: g.plot_paths(path, paths=["line", "curve"]),
+    "panels": lambda g, path: panels(g).savefig(path),
 }
 
 
-RARELY = {"one map", "training", "relief", "two maps", "compared", "sharp", "random plane"}  # with make stress
+def panels(g: Any) -> Figure:
+    """Panels that a reader puts together, each on an Axes of theirs."""
+    figure = Figure(figsize=(18, 12), layout="constrained")
+    axes = iter(figure.subplots(3, 3).ravel())
+    g.connection("curve").draw(next(axes), metrics=["accuracy"])
+    g.connection("s").draw(next(axes))
+    g.connection("s").draw_basins(next(axes))
+    g.draw_map(next(axes))
+    g.draw_matrix(next(axes))
+    g.draw_dendrogram(next(axes), max_peak=0.5)
+    g.draw_paths(next(axes), paths=["line", "curve"])
+    g.connection("abc").draw_distances(next(axes), paths=["curve"])
+    g.node("a").draw(next(axes), quantity="distance")
+    return figure
+
+
+RARELY = {"paths", "one map", "training", "relief", "two maps", "compared", "sharp", "random plane"}  # with make stress
 
 
 @pytest.mark.parametrize(

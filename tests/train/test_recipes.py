@@ -15,7 +15,7 @@ def test_a_recipe_is_a_preset_for_a_network_that_is_there(recipe):
     for key, value in recipe.settings.items():
         assert getattr(settings, key) == value
     with torch.device("meta"):  # without its weights
-        build_network(recipe.arch, input_shape=recipe.shape, classes=recipe.classes, seed=0)
+        build_network(recipe.arch, input_shape=recipe.shape, classes=recipe.classes or 10, seed=0)
     assert recipe.source.startswith(("[G]", "[L]"))
     assert recipe.differences(recipe.arch, recipe.shape, recipe.classes) == []
     # A learning rate that the source does not give is named as such.
@@ -30,6 +30,12 @@ def test_what_is_other_is_said():
     (data,) = recipe.differences("lenet5", (3, 32, 32), 100)
     assert data == "mnist (inputs (1, 28, 28) and 10 classes), not inputs (3, 32, 32) and 100 classes"
     assert len(recipe.differences("cnn", (3, 32, 32), None)) == 2
+    either = RECIPES["preresnet164"]
+    assert either.settings == RECIPES["preresnet164-cifar10"].settings == RECIPES["preresnet164-cifar100"].settings
+    assert [either.differences(either.arch, either.shape, classes) for classes in (10, 100)] == [[], []]
+    assert either.differences(either.arch, (1, 28, 28), 10) == [
+        "cifar10 or cifar100 (inputs (3, 32, 32)), not inputs (1, 28, 28) and 10 classes"
+    ]
 
 
 def test_settings_win_over_a_recipe():

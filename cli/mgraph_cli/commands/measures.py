@@ -13,6 +13,8 @@ from mgraph_cli.completion import NODES
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
+    check_dark,
+    dark_option,
     output_options,
     settings_options,
     with_computing_graph,
@@ -35,9 +37,10 @@ _picture = click.option("-o", "--output", type=click.Path(path_type=Path), help=
 @click.command()
 @click.argument("points", nargs=-1, required=True, shell_complete=NODES)
 @_picture
+@dark_option
 @with_graph
 @output_options
-def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: str) -> None:
+def compare(points: tuple[str, ...], output: Path | None, dark: bool, graph: Graph, form: str) -> None:
     """Show how alike two or more points are, layer by layer, and whether two look like the same run.
 
     For each tensor it prints the cosine of the two, their distance (also relative: over the root of the summed squares
@@ -50,9 +53,10 @@ def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: st
       mgraph compare a b c --csv
       mgraph compare a b -o compare.png
     """
+    check_dark(output, dark=dark)
     found = graph.compare(*points)
     if output is not None:
-        found.plot(output)
+        found.plot(output, dark=dark)
     if form == "csv":
         emit(found.rows(), ("source", "target", *_LAYERS), form=form)
         return
@@ -84,12 +88,14 @@ def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
 @click.command(cls=SectionedCommand)
 @click.argument("points", nargs=-1, required=True, shell_complete=NODES)
 @_picture
+@dark_option
 @settings_options({"sharpness": SharpnessSettings})
 @with_computing_graph
 @output_options
 def sharpness(
     points: tuple[str, ...],
     output: Path | None,
+    dark: bool,
     settings: GivenSettings,
     graph: Graph,
     form: str,
@@ -106,6 +112,7 @@ def sharpness(
       mgraph sharpness a
       mgraph sharpness a b --directions 20 -o sharpness.png
     """
+    check_dark(output, dark=dark)
     how = settings.of(SharpnessSettings)
     nodes = [graph.node(point) for point in points]
     if output is not None:
@@ -114,7 +121,7 @@ def sharpness(
         found = [node.sharpness(how, progress=progress) for node in nodes]
     rows = [one.describe() for one in found]
     if output is not None:
-        found[0].plot(output, *found[1:])
+        found[0].plot(output, *found[1:], dark=dark)
     for text in dict.fromkeys(text for one in found for text in one.notes):
         note(f"Note: {text}")
     if form == "json":

@@ -99,7 +99,8 @@ def add_mode(
     A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
     Several FILEs are added one after another: those that fail are listed with the reason, and the others are kept.
-    Their --name is a pattern with {stem}, {parent} (the directory) or {number}.
+    Their --name is a pattern with {stem}, {parent} (the directory) or {number}. With such a name, a directory stands
+    for all checkpoints in it.
 
     \b
     Example:
@@ -110,7 +111,7 @@ def add_mode(
     """
     if bool(files) == (coordinates is not None):
         raise InputError("Give a checkpoint file, or coordinates with --at.")
-    if len(files) > 1:
+    if len(files) > 1 or (files and "{" in (options["name"] or "") and files[0].is_dir()):
         if method is not None:
             raise InputError("--curve and --chain are for one file; give them one after the other.")
         _add_several(graph, form, files, options)

@@ -10,7 +10,7 @@ import click
 from mgraph import PlaneOptions
 from mgraph.errors import InputError
 from mgraph_cli.completion import CONNECTIONS, NODES
-from mgraph_cli.options import dark_option, given, keyword_options, output_options, with_computing_graph
+from mgraph_cli.options import check_dark, dark_option, given, keyword_options, output_options, with_computing_graph
 from mgraph_cli.output import note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.tables import print_connection
@@ -64,6 +64,7 @@ def plane(
     """
     if paths and output is None:
         raise InputError("--path is drawn; say where: -o plane.png")
+    check_dark(output, dark=dark)
     if output is not None:
         if no_sweep:
             raise InputError("A picture needs a sweep; leave out --no-sweep or -o.")

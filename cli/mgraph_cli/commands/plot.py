@@ -12,6 +12,7 @@ from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
 from mgraph_cli.completion import CONNECTIONS, THINGS
 from mgraph_cli.options import (
+    check_dark,
     dark_option,
     given,
     grid_option,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what", shell_complete=THINGS)
+@click.argument("what", nargs=-1, required=True, shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 @grid_option("Points with --ensemble and --flips: n or n,m (default: 21 of a path, 9 of a surface).")
 @with_computing_graph
 def plot(
-    what: str,
+    what: tuple[str, ...],
     output: Path,
     beside: bool | None,
     what_else: str | None,
@@ -76,6 +77,8 @@ def plot(
     A trained connection is drawn beside the straight one of the same ends (before and after training), if there is one
     that was swept. With --before it is made by --linear and swept first, and stays in the graph.
 
+    Several paths between the same two modes are drawn together, in one panel for each metric.
+
     With --ensemble, draw along a path the ensemble of its first end and the point at t, and for every connection the
     ensemble of more and more of its points, beside that of independent modes.
 
@@ -86,6 +89,7 @@ def plot(
       mgraph plot s -o surface.png --before
       mgraph plot curve -o votes.png --ensemble
       mgraph plot curve -o flips.png --flips
+      mgraph plot line curve -o paths.png --metric loss
       mgraph plot s -o relief.png --3d
       mgraph plot s -o basins.png --basins
       mgraph plot s -o test-loss.svg --split test --metric loss --dark
@@ -95,16 +99,22 @@ def plot(
     dark, paths = look.pop("dark"), look.pop("paths")
     if grid is not None and what_else not in ("ensemble", "flips"):
         raise InputError("--grid is for --ensemble and --flips; the picture of a connection is of its finest sweep.")
+    if len(what) > 1:
+        if beside is not None or paths or what_else is not None or look["relief"] or grid is not None:
+            raise InputError("Several paths are drawn together as they are, by --split and --metric.")
+        echo(str(graph.plot_paths(output, paths=what, splits=look["splits"], metrics=look["metrics"], dark=dark)))
+        return
+    (name,) = what
     if what_else is not None:
         if beside is not None or paths:
             raise InputError(f"--before and --path are for the picture of the sweep itself, not for --{what_else}.")
-        drawn = _plot_else(graph, what, output, what_else, grid=grid, dark=dark, **look)
+        drawn = _plot_else(graph, name, output, what_else, grid=grid, dark=dark, **look)
         echo(str(drawn))
         return
-    connected = graph.find(what)
+    connected = graph.find(name)
     if not isinstance(connected, Connected):
         if any(look.values()) or paths:
-            raise InputError(f"--split, --metric, --3d and --path are for the sweep of a connection; {what} is a node.")
+            raise InputError(f"--split, --metric, --3d and --path are for the sweep of a connection; {name} is a node.")
         echo(str(connected.plot(output, dark=dark)))
         return
     connected.check_plot(output, **look)
@@ -186,6 +196,7 @@ def matrix(output: Path | None, space: str | None, dark: bool, graph: Graph, for
       mgraph matrix --by barrier
       mgraph matrix --by barrier -o matrix.png
     """
+    check_dark(output, dark=dark)
     if output is not None:
         echo(str(graph.plot_matrix(output, space=space, dark=dark, **given(criteria))))
         return

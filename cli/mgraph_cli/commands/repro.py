@@ -41,15 +41,18 @@ _COSTS = ("row", "time", "nbytes", "at_most")
 @click.option(
     "--budget", metavar="TIME", help="Keep within this time, such as 90s, 30m or 2h; what is left out is marked."
 )
+@click.option(
+    "--engine",
+    metavar="ENGINE",
+    help="Train and connect with several workers: local:N, ray or ray:N, slurm:N?partition=…, or file.py:function.",
+)
 @click.option("--estimate", is_flag=True, help="Only say what it will cost, and on what that rests.")
 @click.option("--dry-run", is_flag=True, help="Only try every network and recipe for one step, on synthetic data.")
 @click.option("--show", is_flag=True, help="Only print the table of what has been run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: by the network's size).")
 @output_options
-def repro(
-    name: str | None, budget: str | None, estimate: bool, dry_run: bool, show: bool, form: str, **where: Any
-) -> None:
+def repro(name: str | None, estimate: bool, dry_run: bool, show: bool, form: str, **where: Any) -> None:
     """Run a paper's table or figure again, and print our numbers beside the published ones; without NAME, list them.
 
     What is done is in the graph, for all other commands, and is not done again: after Ctrl-C, or when a budget is used
@@ -61,6 +64,7 @@ def repro(
       mgraph repro s-table2 --only 3x3
       mgraph repro g-table2 --scale small --data cifar10.npz --budget 2h
       mgraph repro s-table1 --scale paper --dry-run
+      mgraph repro s-table1 --scale paper --engine ray
     """
     if name is None:
         _list(form)
@@ -69,14 +73,15 @@ def repro(
         raise InputError("--estimate, --dry-run and --show exclude each other.")
     from mgraph import Reproduction
 
+    limits = {key: where.pop(key) for key in ("budget", "engine")}
     with progress_bars("repro") as progress:
         chosen = Reproduction(name, graph=where.pop("graph_path"), progress=progress, **where)
         if estimate:
-            _print_estimate(chosen, form)
+            _print_estimate(chosen, form, limits["engine"])
         elif dry_run:
             _dry_run(chosen, form)
         else:
-            _run(chosen, budget, form, show=show)
+            _run(chosen, form, show=show, **limits)
 
 
 def _list(form: str) -> None:
@@ -90,10 +95,10 @@ def _list(form: str) -> None:
     emit(rows, ("name", "what", "scales"), form=form)
 
 
-def _run(chosen: Reproduction, budget: str | None, form: str, *, show: bool) -> None:
+def _run(chosen: Reproduction, form: str, *, show: bool, **limits: Any) -> None:
     if show and not chosen.path.exists():
         raise InputError(f"There is no graph {chosen.path} yet; leave --show out to run it.")
-    table = chosen.table() if show else chosen.run(budget=budget, say=note)
+    table = chosen.table() if show else chosen.run(**limits, say=note)
     shown = [column for column in _SHOWN if any(record[column] is not None for record in table.records)]
     emit(table.records, shown, form=form)
     if form == "table":
@@ -103,8 +108,8 @@ def _run(chosen: Reproduction, budget: str | None, form: str, *, show: bool) -> 
             echo(f"Wrote {file}")
 
 
-def _print_estimate(chosen: Reproduction, form: str) -> None:
-    outlook = chosen.estimate()
+def _print_estimate(chosen: Reproduction, form: str, engine: str | None) -> None:
+    outlook = chosen.estimate(engine=engine)
     rows = outlook.listed()
     if form != "table":
         emit(rows, _COSTS, form=form)

@@ -13,6 +13,7 @@ from mgraph.errors import InputError
 from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     Decorator,
+    check_dark,
     dark_option,
     given,
     grid_option,
@@ -221,6 +222,7 @@ def dendrogram(output: Path | None, space: str | None, dark: bool, graph: Graph,
       mgraph dendrogram --by barrier --json
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
+    check_dark(output, dark=dark)
     if output is not None:
         echo(str(graph.plot_dendrogram(output, space=space, dark=dark, **given(criteria))))
         return

@@ -7,9 +7,9 @@ into the network and reads it back; :mod:`values` checks what that gave; :mod:`c
 the field's reference code; :mod:`adapters` reads and writes those of peft; :mod:`writing` is the way out.
 """
 
-from mgraph.network.checkpoints.adapters import from_adapter, is_adapted, write_adapter, write_directory
+from mgraph.network.checkpoints.adapters import from_adapter, is_adapted, left_out, write_adapter, write_directory
 from mgraph.network.checkpoints.curves import TrainedCurve, find_curve, fit_curve
-from mgraph.network.checkpoints.files import Content, read_content
+from mgraph.network.checkpoints.files import Content, checkpoints_in, read_content
 from mgraph.network.checkpoints.fitting import Options, extra_state, fit_content
 from mgraph.network.checkpoints.memory import content_of, digest_of
 from mgraph.network.checkpoints.values import FittedCheckpoint, fit_to_layout
@@ -20,6 +20,7 @@ __all__ = [
     "FittedCheckpoint",
     "Options",
     "TrainedCurve",
+    "checkpoints_in",
     "content_of",
     "digest_of",
     "extra_state",
@@ -29,6 +30,7 @@ __all__ = [
     "fit_to_layout",
     "from_adapter",
     "is_adapted",
+    "left_out",
     "read_content",
     "state_dict",
     "write_adapter",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from mgraph.errors import InputError
@@ -40,6 +41,15 @@ def adapter_names(module: nn.Module) -> dict[str, str]:
     )
     own = {id(tensor): name for name, tensor in state.items()}
     return {name: own[id(tensor)] for name, tensor in saved.items()}
+
+
+def left_out(module: nn.Module, fresh: nn.Module) -> list[str]:
+    """Name the tensors that an adapter's file has no place for and that are not those of a newly built network."""
+    state = module.state_dict(keep_vars=True)
+    held = {id(state[name]) for name in adapter_names(module).values()}
+    own = fresh.state_dict()
+    tensors = ((name, value) for name, value in state.items() if isinstance(value, torch.Tensor))
+    return [name for name, tensor in tensors if id(tensor) not in held and not torch.equal(tensor, own[name])]
 
 
 def from_adapter(content: Content, module: nn.Module, where: str, given: Any = None) -> tuple[Content, list[str]]:

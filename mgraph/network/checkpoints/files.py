@@ -6,6 +6,7 @@ its first bytes identify is refused, with advice on what to do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tarfile
@@ -51,6 +52,10 @@ _BESIDE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|sampler)(_
 """Files that the Trainer of transformers and accelerate write beside the weights."""
 _BELOW = re.compile(r"checkpoint-\d+|checkpoints|version_\d+|lightning_logs")
 """Directories in which that Trainer, and Lightning, put checkpoints."""
+
+
+class NoCheckpointError(InputError):
+    """A directory holds no checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,23 @@ def _skipped(value: Any) -> list[str]:
 
 
 def _checkpoint_in(directory: Path) -> Path:
-    """Find the only checkpoint in a directory: the index of shards, or a single file; else raise InputError."""
+    """Find the only checkpoint in a directory; else raise InputError."""
+    found = checkpoints_in(directory)
+    if len(found) > 1:
+        names = ", ".join(str(path.relative_to(directory)) for path in found)
+        raise InputError(
+            f"{directory} holds several checkpoints ({names}); name one of them, or give the name as a pattern, as in "
+            "--name '{parent}-{stem}', to add all."
+        )
+    return found[0]
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Find the checkpoints in a directory: an index of shards, or files; or those in the directories that the Trainer
+    of transformers, or Lightning, made in it.
+
+    Raises InputError if there is none, and for a directory that is itself a checkpoint of another kind.
+    """
     names = sorted(p.name for p in directory.iterdir() if not p.name.startswith("._"))
     if ".metadata" in names and any(n.endswith(".distcp") for n in names):
         raise InputError(
@@ -219,18 +240,21 @@ def _checkpoint_in(directory: Path) -> Path:
     whole = [n for n in whole if not _BESIDE.fullmatch(n) and not _SHARD.match(n)]
     for candidates in (indices, whole):
         safe = [n for n in candidates if ".safetensors" in n]  # the same weights as any .bin files, without pickles
-        if len(safe) == 1 or len(candidates) == 1:
-            return directory / (safe or candidates)[0]
         if candidates:
-            raise InputError(f"{directory} holds several checkpoints ({', '.join(candidates)}); name one of them.")
-    below = sorted(p for p in directory.iterdir() if p.is_dir() and _BELOW.fullmatch(p.name))
-    if len(below) > 1:
-        raise InputError(
-            f"{directory} holds several checkpoints ({', '.join(p.name for p in below)}); name one of them."
-        )
-    if below:
-        return _checkpoint_in(below[0])
-    raise InputError(f"{directory} is not a file, and holds no checkpoint; name a file.")
+            return [directory / n for n in sorted(safe if len(safe) == 1 else candidates, key=_numbered)]
+    below = [p for p in directory.iterdir() if p.is_dir() and _BELOW.fullmatch(p.name)]
+    found = []
+    for p in sorted(below, key=lambda p: _numbered(p.name)):
+        with contextlib.suppress(NoCheckpointError):  # of a run that did not come so far
+            found += checkpoints_in(p)
+    if not found:
+        raise NoCheckpointError(f"{directory} is not a file, and holds no checkpoint; name a file.")
+    return found
+
+
+def _numbered(name: str) -> list[tuple[int, str]]:
+    """Return a key by which step 5 comes before step 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _index(path: Path) -> Mapping[str, Any] | None:

@@ -3,11 +3,14 @@
 Wrappers insert themselves into names: DistributedDataParallel ``module.``, torch.compile ``_orig_mod.``, FSDP
 ``_fsdp_wrapped_module.``, each at the front or in the middle; a Lightning module, an AveragedModel or a larger network
 puts a prefix before all names. So names are compared on both sides without the wrappers' words, and a prefix is
-whatever has to be removed to obtain the network's own names.
+whatever has to be removed to obtain the network's own names. Weight normalisation has two spellings, of which a
+network knows one: ``weight_g`` and ``weight_v``, or ``parametrizations.weight.original0`` and ``original1``. PyTorch
+itself takes files in the former; those in the latter are spelled as the network has them here.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ WRAPPERS = (
     "_forward_module",
 )
 _MOST_PREFIXES = 8
+_NORMED = re.compile(r"(?P<owner>.*\.|)parametrizations\.(?P<name>\w+)\.original(?P<part>[01])")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Reading:
         if self.added:
             notes.append(f"prefix {self.added} added to the names")
         notes += [f"{word}. removed from the names" for word in self.wrappers]
+        if any(_NORMED.search(name) and not _NORMED.search(ours) for name, ours in self.renamed.items()):
+            notes.append("weight normalisation in its former spelling, as the network has it")
         return notes
 
 
@@ -97,6 +103,10 @@ class TensorNames:
         """Spell a name as the network does: one of its tensors, or something inside one of its modules."""
         if name in self._tensors:
             return self._tensors[name]
+        normed = _NORMED.fullmatch(name)
+        former = normed and f"{normed['owner']}{normed['name']}_{'gv'[int(normed['part'])]}"
+        if former in self._tensors:
+            return self._tensors[former]
         owner, rest = name, ""
         while owner:
             owner, _, last = owner.rpartition(".")

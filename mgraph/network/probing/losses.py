@@ -74,6 +74,21 @@ def check_pairing(loss: Loss, name: str, out: Any, y: Fields) -> None:
         return
 
 
+def check_classes(out: Any, y: Fields, classes: int | None, about: str) -> int:
+    """Raise InputError for logits, shape (N, C, …), of fewer classes than the labels have; return C if it is more.
+
+    Returns 0 if it is as many, or if outputs and targets are something else.
+    """
+    if classes is None or not isinstance(out, Tensor) or not isinstance(y, Tensor) or out.ndim != y.ndim + 1:
+        return 0
+    if out.shape[1] < classes:
+        raise InputError(
+            f"{about} gives {out.shape[1]} outputs for a label (shape {list(out.shape)}), and the data have {classes} "
+            f"classes, 0 to {classes - 1}: give the network {classes}."
+        )
+    return int(out.shape[1]) if out.shape[1] > classes else 0
+
+
 def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Fields) -> None:
     """Raise InputError unless the loss per example, if there is one, gives one number for each."""
     if example_loss is None:

@@ -23,7 +23,14 @@ from mgraph.network.probing.habits import (
     observe_training,
     same,
 )
-from mgraph.network.probing.losses import Loss, check_example_loss, check_pairing, describe_outputs, loss_of
+from mgraph.network.probing.losses import (
+    Loss,
+    check_classes,
+    check_example_loss,
+    check_pairing,
+    describe_outputs,
+    loss_of,
+)
 from mgraph.network.probing.state import copy_stored, created, identities, unstored_differences
 from mgraph.network.probing.traces import all_close, blamed, joined, traced
 from mgraph.network.probing.untouched import random_states, seed_all
@@ -45,12 +52,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judged:
-    """A loss (also per example, if known), the name by which people know it, and which outputs it is given."""
+    """A loss (also per example, if known), the name by which people know it, and which outputs it is given.
+
+    ``classes`` is their number where the loss takes one output for each.
+    """
 
     loss: Loss
     name: str
     example_loss: Loss | None = None
     outputs: Choice = None
+    classes: int | None = None
 
     @property
     def in_training(self) -> Loss:
@@ -84,6 +95,16 @@ def probe(
         ]
 
 
+def _too_many(outputs: int, classes: int | None, about: str) -> list[Finding]:
+    if not outputs:
+        return []
+    text = (
+        f"{about} gives {outputs} outputs, and the data have {classes} classes: those beyond are never right. Unless "
+        f"that is meant, give the network {classes}."
+    )
+    return [Finding("more-outputs-than-classes", "", text)]
+
+
 @torch.no_grad()
 def _in_evaluation(
     module: nn.Module, twin: nn.Module, x: Fields, y: Fields, judged: Judged, about: str, cannot: str, finite: bool
@@ -95,6 +116,7 @@ def _in_evaluation(
     try:
         out, changed = observe_evaluation(module, x)
         counts = chosen(out, judged.outputs)
+        found += _too_many(check_classes(counts, y, judged.classes, about), judged.classes, about)
         loss = loss_of(judged.loss, judged.name, counts, y)
     except InputError:
         raise
