@@ -135,6 +135,16 @@ class CorruptError(StoreError):
     kind = "corrupt"
 
 
+class BehindError(CorruptError):
+    """The index lacks commits that the journal has; whoever may write brings it up to date."""
+
+
+class OutcomeUnknownError(StoreError):
+    """The disk failed so that nobody can say whether a commit was stored."""
+
+    kind = "unknown"
+
+
 class LockTimeoutError(StoreError, TimeoutError):
     """Another process kept the graph's lock for too long."""
 

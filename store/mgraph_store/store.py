@@ -21,6 +21,7 @@ from mgraph_store.errors import (
     NotFoundError,
 )
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
+from mgraph_store.index.following import holding, reading
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
@@ -186,18 +187,14 @@ class GraphStore:
                 self.index.require_present(self.index.format(self.lock.timeout))
 
     def _check(self) -> None:
-        self.index.prepare()
-        with (
-            self.lock.shared(),
-            self.index.connect(read_only=True, patience=self.lock.timeout) as connection,
-        ):
+        with reading(self.index, self.lock) as connection:
             self.index.check_tables(connection)
 
     @contextlib.contextmanager
     def reading(self, *, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
 
-        Only a check reads an index that is ``behind`` the counter of commits.
+        All commits are there, except if a check reads an index that is ``behind`` the journal.
 
         Raises
         ------
@@ -206,10 +203,14 @@ class GraphStore:
         CorruptError, FormatError
             If the index cannot be read, or has lost commits.
         """
+        if not behind:
+            with reading(self.index, self.lock) as connection:
+                yield Reader(connection)
+            return
         self.index.prepare()
         with (
             self.lock.shared(),
-            self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
+            self.index.connect(read_only=True, patience=self.lock.timeout, behind=True) as connection,
         ):
             yield Reader(connection)
 
@@ -234,9 +235,13 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be locked or read.
         """
-        with self.lock.shared():
+
+        def place(copied: bool) -> contextlib.AbstractContextManager[Path]:
+            return contextlib.nullcontext(self.index.place_to_read(self.lock.timeout, copied=copied))
+
+        with holding(self.index, self.lock, place) as index:
             return run_guarded(
-                self.index.place_to_read(self.lock.timeout),
+                index,
                 sql,
                 parameters,
                 max_seconds=max_seconds,

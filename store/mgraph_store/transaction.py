@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,10 +13,19 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.errors import ConflictError, InputError, MGraphError, NonFiniteError, StoreError
+from mgraph_store.errors import (
+    ConflictError,
+    InputError,
+    MGraphError,
+    NonFiniteError,
+    OutcomeUnknownError,
+    StoreError,
+)
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
+from mgraph_store.index.following import follow_if_due, reading
 from mgraph_store.index.index import Index, tensor_keys
+from mgraph_store.index.journal import Count
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows.columns import Ranges
@@ -239,23 +247,19 @@ class Transaction:
         ConflictError
             If a row is not what was expected.
         LockTimeoutError, StoreError
-            If the index cannot be locked, or the disk is full.
+            If the graph cannot be locked, or the disk is full.
         """
         self._check_open()
         if self._added or self._updated or self._removed or self._expected or self._required:
-            self._index.prepare()
-            with (
-                self._lock.exclusive(),
-                self._index.connect(read_only=False, patience=self._lock.timeout) as con,
-            ):
-                con.begin()
-                try:
-                    self._store(con)
-                except BaseException:
-                    if not self._attempted:
-                        with contextlib.suppress(duckdb.Error):
-                            con.rollback()
-                    raise
+            asks = bool(self._updated or self._removed or self._expected or self._required)
+            if asks or not self._index.known:
+                self._index.prepare()
+            with self._lock.exclusive():
+                count = None if asks else self._commit_what_is_known_to_fit()
+                if count is None:
+                    self._commit_within_the_index()
+                else:
+                    follow_if_due(self._index, self._lock, count)
         else:
             self.discard()
         self._open = False
@@ -269,7 +273,7 @@ class Transaction:
         # The commit was interrupted, or what was taken over may have been so before: ask what became of it.
         if self._attempted or self._taken_over:
             try:
-                with self._lock.shared(), self._index.connect(read_only=True) as con:
+                with reading(self._index, self._lock) as con:
                     kept = tensor_keys(con)
             except MGraphError:
                 return  # unknown; garbage is better than a row without tensors
@@ -277,8 +281,46 @@ class Transaction:
             if key not in kept:
                 self._tensors.remove(key)
 
-    def _store(self, con: duckdb.DuckDBPyConnection) -> None:
-        journal = self._index.journal
+    def _commit_what_is_known_to_fit(self) -> Count | None:
+        """Commit rows that surely fit by what this process knows; None, and nothing is done, if it is not sure."""
+        journal, known = self._index.journal, self._index.known
+        count = journal.count()
+        sure = (
+            count is not None
+            and journal.applied() is not None
+            and journal.reaches(count)
+            and known.follow(journal, count)
+            and known.fit(self._added)
+        )
+        if count is None or not sure:
+            return None
+        self._check_tensors((), {})
+        return self._append(count, Changes.of(self._added, ()))
+
+    def _commit_within_the_index(self) -> None:
+        """Commit rows that are verified in the index, which has them then, too."""
+        committed = None
+        try:
+            with self._index.connect(read_only=False, patience=self._lock.timeout) as con:
+                con.begin()
+                try:
+                    committed = self._store(con)
+                    con.commit()
+                except BaseException:
+                    with contextlib.suppress(duckdb.Error):
+                        con.rollback()
+                    raise
+        except StoreError:
+            if committed is None:
+                raise
+            return  # it is in the journal, and the index will follow
+        self._index.journal.note_applied(committed)
+
+    def _store(self, con: duckdb.DuckDBPyConnection) -> Count:
+        try:
+            count = commits.settle(con, self._index.journal)  # which may write all existing rows
+        except OSError as error:
+            raise disk_error(error, self._index.path.parent) from error
         reader = Reader(con)
         for record in self._expected:
             if reader.all(type(record), id=record.id) != [record]:
@@ -291,18 +333,24 @@ class Transaction:
         updated = self._rebased(present)
         self._check_tensors(updated, present)
         changes = Changes.of(self._added, updated, self._removed)
+        changes.apply(con)
+        verify(con, self._added, updated, self._removed)
+        con.execute("UPDATE meta SET commits = ?", [count.number + 1])
+        return self._append(count, changes)
+
+    def _append(self, count: Count, changes: Changes) -> Count:
+        """Commit: write the record of the changes into the journal."""
+        document = changes.document()
+        self._attempted = True
         try:
-            settled = commits.settle(con, journal)  # first, because it may write all existing rows
-            changes.apply(con)
-            verify(con, self._added, updated, self._removed)
-            count = commits.prepare(con, journal, settled, changes)
+            committed = self._index.journal.append(count, document)
+        except OutcomeUnknownError:
+            self._keys.clear()  # a row may refer to them
+            raise
         except OSError as error:
             raise disk_error(error, self._index.path.parent) from error
-        self._attempted = True
-        con.commit()
-        commits.seal(journal, count)
-        rows = [*itertools.chain.from_iterable(self._added.values()), *updated]
-        self._index.known.add(settled, count, (getattr(row, "digest", None) for row in rows))
+        self._index.known.add(count, committed, document)
+        return committed
 
     def _present(self, reader: Reader) -> dict[str, Named]:
         """Read the rows to be updated; new ones have no row yet, but count as well."""

@@ -73,6 +73,7 @@ def test_refused_when_written_and_when_read(graph: Any, column: str) -> None:
     with pytest.raises(InputError, match="cannot be stored: its info"), graph.store.transaction() as tx:
         tx.add(replace(NODE, kernel=1, info="[]"))
     (node,) = graph.add(graph.parameters(), names=("a",))
+    graph.counts()  # now the index has it
     with duckdb.connect(str(graph.store.index.path)) as con:
         con.execute("UPDATE nodes SET info = '[1]'")
     with pytest.raises(CorruptError, match=f"Row {node.id} of nodes cannot be read: its info is not a JSON object"):

@@ -13,6 +13,7 @@ from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
+from mgraph_store.index.following import follow
 from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.columns import from_json
@@ -56,6 +57,8 @@ def repair(store: GraphStore) -> list[str]:
 
 
 def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
+    with contextlib.suppress(StoreError):
+        follow(store.index, store.lock.timeout)
     state = journal_state(store.index.journal, store.index.journal.count())
     number = _number(store)
     readable = state.last if state.present else -1
