@@ -21,8 +21,9 @@ import errno
 import hashlib
 import os
 import secrets
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ from mgraph_store.rows.ids import random_characters
 _HEADER = struct.Struct("<8sQ16s16sQ")  # magic, number, id, id of the one before, length; then checksum, then payload
 _RECORD, _SNAPSHOT = b"mglogrec", b"mglogsna"
 _CHECKSUM = 16
+_WRITING = "writing"
+_SHOWN = 200  # characters of what a mark says
 _WIDTH = 16  # records that are read at the same time
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -60,6 +63,21 @@ class LogRecord:
     payload: bytes
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What :meth:`SharedLog.writing` finds: the time at the place, when the oldest of the marks was put, all marks, and
+    who put the oldest, if there is one. Times are in seconds since 1970."""
+
+    now: float
+    oldest: float
+    marks: tuple[str, ...]
+    who: str | None
+
+    def age(self, written: float) -> float:
+        """Return the age in seconds of a tensor object, or -1 if it may belong to somebody who is still writing."""
+        return -1.0 if written >= self.oldest else self.now - written
+
+
 class Place(Protocol):
     """Where a log is. Names are relative, with ``/``."""
 
@@ -69,8 +87,14 @@ class Place(Protocol):
     def put_new(self, name: str, data: bytes) -> bool:
         """Put it, whole and durable, if there is nothing of this name; return whether it is now ours."""
 
-    def names_in(self, folder: str) -> list[str]:
-        """List the names in a folder."""
+    def put(self, name: str, data: bytes) -> None:
+        """Put it, over what is there; nobody relies on it after a power cut."""
+
+    def delete(self, name: str) -> None:
+        """Delete it, if it is there."""
+
+    def written_in(self, folder: str) -> dict[str, float]:
+        """Map the names in a folder to when each was written, in seconds since 1970 by the clock of the place."""
 
     def settle(self, folder: str) -> None:
         """Make sure that what was read there survives a power cut."""
@@ -79,8 +103,11 @@ class Place(Protocol):
 class SharedLog:
     """The log at a place; safe to use from threads and processes."""
 
+    name: str
+    """Where it is."""
+
     def __init__(self, place: Place, name: str) -> None:
-        self._place, self._name = place, name
+        self._place, self.name = place, name
 
     @classmethod
     def at(cls, place: str | Path) -> SharedLog:
@@ -137,6 +164,16 @@ class SharedLog:
             if held is None or held.position != after:
                 raise self._other(after)
 
+    def position(self, number: int) -> Position:
+        """Return the position of a record; CorruptError if there is none."""
+        held = self._record(number)
+        if held is None:
+            raise CorruptError(
+                f"The shared log at {self.name} has no record {number}, which this machine has: it was emptied, or "
+                "restored from an older copy."
+            )
+        return held.position
+
     def put_snapshot(self, payload: bytes, at: Position) -> bool:
         """Put what was made of the records up to ``at``; False if there is another snapshot of it. Errors as for
         :meth:`append`."""
@@ -146,13 +183,43 @@ class SharedLog:
 
     def snapshot(self) -> tuple[Position, bytes] | None:
         """Read the newest snapshot that is whole and of a record of this log; None if there is none."""
-        for name in sorted(self._place.names_in("snapshots"), reverse=True):
+        for name in sorted(self._place.written_in("snapshots"), reverse=True):
             with contextlib.suppress(FileNotFoundError, CorruptError, ValueError):
-                made = _unpacked(_SNAPSHOT, self._place.read(f"snapshots/{name}"), int(name), self._name)
+                made = _unpacked(_SNAPSHOT, self._place.read(f"snapshots/{name}"), int(name), self.name)
                 held = self._record(made.position.number)
                 if held is not None and held.position == made.position:
                     return made.position, made.payload
         return None
+
+    def begin_writing(self) -> str:
+        """Put a mark, which says that tensors are being written whose rows will be committed; return it.
+
+        It stays until :meth:`end_writing`, also if its process dies.
+        """
+        mark = random_characters(12)
+        self._place.put(f"{_WRITING}/{mark}", f"process {os.getpid()} on {socket.gethostname()}".encode())
+        return mark
+
+    def end_writing(self, marks: Iterable[str]) -> None:
+        """Take marks away."""
+        for mark in marks:
+            self._place.delete(f"{_WRITING}/{mark}")
+
+    def writing(self) -> Writing:
+        """Find out since when somebody has been writing, by the clock of the place."""
+        own = self.begin_writing()
+        try:
+            marks = self._place.written_in(_WRITING)
+            now = marks.pop(own)
+        finally:
+            self.end_writing([own])
+        oldest = min(marks, key=lambda mark: marks[mark], default=None)
+        if oldest is None:
+            return Writing(now, now, tuple(marks), None)
+        who = "somebody"
+        with contextlib.suppress(FileNotFoundError):
+            who = self._place.read(f"{_WRITING}/{oldest}").decode(errors="replace")[:_SHOWN]
+        return Writing(now, marks[oldest], tuple(marks), who)
 
     def _records(self, first: int, count: int) -> list[LogRecord]:
         numbers = range(first, first + count)
@@ -173,11 +240,11 @@ class SharedLog:
             data = self._place.read(_name("records", number))
         except FileNotFoundError:
             return None
-        return _unpacked(_RECORD, data, number, self._name)
+        return _unpacked(_RECORD, data, number, self.name)
 
     def _other(self, last: Position) -> CorruptError:
         return CorruptError(
-            f"The shared log at {self._name} does not continue record {last.number} as this machine knows it: it was "
+            f"The shared log at {self.name} does not continue record {last.number} as this machine knows it: it was "
             "emptied, or restored from an older copy."
         )
 
@@ -194,8 +261,14 @@ class _AtURL:
     def put_new(self, name: str, data: bytes) -> bool:
         return self._storage.put_new(name, data)
 
-    def names_in(self, folder: str) -> list[str]:
-        return [found.name.rpartition("/")[2] for found in self._storage.find(folder)]
+    def put(self, name: str, data: bytes) -> None:
+        self._storage.put(name, data)
+
+    def delete(self, name: str) -> None:
+        self._storage.delete([name])
+
+    def written_in(self, folder: str) -> dict[str, float]:
+        return {found.name.rpartition("/")[2]: found.written for found in self._storage.find(folder)}
 
     def settle(self, folder: str) -> None:
         """Do nothing: what a service shows, it keeps."""
@@ -235,8 +308,22 @@ class _InDirectory:
             raise StoreError(f"Cannot write the shared log in {folder.path} ({error.strerror or error}).") from error
         return won
 
-    def names_in(self, folder: str) -> list[str]:
-        return [name for name in self._folder.sub(folder).entries() if not name.startswith(".")]
+    def put(self, name: str, data: bytes) -> None:
+        place, _, own = name.rpartition("/")
+        with self._folder.sub(place).opened(create=True):
+            self._folder.sub(place).write(own, data)
+
+    def delete(self, name: str) -> None:
+        place, _, own = name.rpartition("/")
+        self._folder.sub(place).unlink(own)
+
+    def written_in(self, folder: str) -> dict[str, float]:
+        found, place = {}, self._folder.sub(folder)
+        for name in place.entries():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if not name.startswith("."):
+                    found[name] = place.status(name).st_mtime
+        return found
 
     def settle(self, folder: str) -> None:
         # Its writer may have been stopped between the link and its own flush.

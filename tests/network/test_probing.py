@@ -411,9 +411,7 @@ def test_as_many_outputs_as_classes_are_wanted() -> None:
     y = torch.tensor([0, 1, 2, 2, 0, 1, 2, 0])
     judged = replace(CROSS_ENTROPY, classes=3)
     assert probed(lambda: nn.Linear(WIDTH, 3), judged, y) == []
-    with pytest.raises(
-        InputError, match=r"gives 2 outputs for a label \(shape \[8, 2\]\), and the data have 3"
-    ):
+    with pytest.raises(InputError, match=r"gives 2 outputs for a label \(shape \[8, 2\]\), and the data have 3"):
         probed(lambda: nn.Linear(WIDTH, 2), judged, y)
     (told,) = probed(lambda: nn.Linear(WIDTH, 5), judged, y)
     assert told.kind == "more-outputs-than-classes"
