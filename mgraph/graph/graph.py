@@ -59,12 +59,15 @@ def create(
     arch: str | Callable[..., nn.Module] | nn.Module,
     data: str | Callable[..., Any] | Task | Mapping[str, Any],
     tensors: str | None = None,
+    shared: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
     **space: Unpack[SpaceOptions],
 ) -> Graph:
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
+
+    ``shared`` is a URL or a directory through which other machines can :func:`join` the graph.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
     ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. They may also be objects: a function
@@ -82,7 +85,7 @@ def create(
     refuse_unknown("create", space, SpaceOptions)
     place = Path(path).absolute()
     specs = arch_spec(arch, place), data_spec(data, place)
-    store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
+    store = create_graph(place, *specs, tensors=tensors, shared=shared, **_with_loss(space, place))
     return Graph(store, device=device, threads=threads, workers=workers)
 
 
@@ -124,6 +127,27 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     from mgraph.bookkeeping.bundles import create_from_bundle
 
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+def join(
+    place: str,
+    directory: PathLike,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    threads: int | None = None,
+) -> Graph:
+    """Make this machine's directory of a graph that machines share at a URL or in a directory, and open it.
+
+    :func:`create` with ``shared`` makes such a graph; keywords are those of :func:`open`. Raises NotFoundError if there
+    is none at the place, NameTakenError if there is something at ``directory``, and StoreError if the place cannot be
+    reached; then nothing is left behind.
+
+    >>> g = mgraph.join("s3://bucket/digits", "digits.mgraph")
+    """
+    from mgraph_store.machines import join
+
+    return Graph(join(directory, place), device=device, trust=trust, threads=threads)
 
 
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:

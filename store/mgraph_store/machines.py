@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from mgraph_store.errors import InputError, NameTakenError
+from mgraph_store.errors import InputError, NameTakenError, NotFoundError
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
@@ -72,6 +72,8 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
         As for :func:`share`.
     """
     path, shared = _free(path), SharedPlace.below(place)
+    if not shared.is_remote and not Path(shared.log).is_dir():
+        raise NotFoundError(f"There is no shared graph in {place}: make one with `mgraph init --shared`.")
     log = SharedLog.at(shared.log)
     birth = Birth.read(log)
     number, document = newest_snapshot(log) or (0, {"meta": birth.meta})
@@ -92,8 +94,8 @@ def _free(path: str | Path) -> Path:
 
 def _make_directories(shared: SharedPlace) -> None:
     tensors = Path(shared.tensors)
-    if (Path(shared.log) / "records").exists():
-        raise NameTakenError(f"There is a shared graph in {tensors.parent} already: join it.")
+    if Path(shared.log).is_dir() and next(SharedLog.at(shared.log).since(), None) is not None:
+        raise NameTakenError(f"There is a shared graph in {tensors.parent} already: join it with `mgraph join`.")
     try:
         for folder in (tensors, tensors.parent / TEMPORARY, Path(shared.log)):
             folder.mkdir(parents=True, exist_ok=True)

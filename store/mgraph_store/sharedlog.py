@@ -11,7 +11,7 @@ exactly one owner. No clock is read.
 
 The chain of ids tells a log that was emptied, replaced or restored from an older copy: then no record follows, or the
 one that does follows another one than ours. A snapshot is what its maker made of the records up to one of them, so that
-a new machine need not read them all. Records are never deleted.
+a new machine need not read them all. Records of a log in use are never deleted.
 """
 
 from __future__ import annotations
@@ -190,6 +190,12 @@ class SharedLog:
                 if held is not None and held.position == made.position:
                     return made.position, made.payload
         return None
+
+    def delete(self) -> None:
+        """Delete the whole log, which must have just been made: whoever knows it finds it emptied."""
+        for folder in ("snapshots", _WRITING, "records"):
+            for name in self._place.written_in(folder):
+                self._place.delete(f"{folder}/{name}")
 
     def begin_writing(self) -> str:
         """Put a mark, which says that tensors are being written whose rows will be committed; return it.

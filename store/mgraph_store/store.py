@@ -464,6 +464,8 @@ class GraphStore:
 
     def discard(self) -> None:
         """Delete the whole graph, for one that was just made when something then went wrong."""
+        if isinstance(self.index.journal, SharedJournal):
+            self.index.journal.delete_log()
         if isinstance(self.tensor_store, RemoteTensorStore):
             self.tensor_store.release()
         shutil.rmtree(self.folder.root.where(), ignore_errors=True)

@@ -311,12 +311,19 @@ def test_places_that_are_taken_or_empty_are_refused(first: GraphStore, place: st
     with pytest.raises(NameTakenError):
         share(tmp_path / "other.mgraph", place)
     other = f"{place}-other"
-    with pytest.raises((NotFoundError, InputError)):
+    with pytest.raises(NotFoundError, match="no shared graph"):
         join(tmp_path / "other.mgraph", other)
     with pytest.raises(NameTakenError, match="exists already"):
         join(first.path, place)
     assert not (tmp_path / "other.mgraph").exists()
     assert_consistent(first)
+
+
+@AT_A_URL_TOO
+def test_a_graph_that_could_not_be_made_leaves_its_place_free(place: str, tmp_path: Path) -> None:
+    share(tmp_path / "a.mgraph", place).discard()
+    assert not (tmp_path / "a.mgraph").exists()
+    assert share(tmp_path / "a.mgraph", place).index.journal.is_shared
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"log": "x"}', "[" * 100_000])

@@ -161,6 +161,10 @@ class SharedJournal(Journal):
             self._note_end(count)
             self._remember(group[-1].position)
 
+    def delete_log(self) -> None:
+        """Delete the log, for a graph that was just made when something then went wrong."""
+        self._log.delete()
+
     @override
     def begin_writing(self) -> str:
         return self._log.begin_writing()
