@@ -6,6 +6,7 @@ What such a graph is, see :mod:`mgraph_store.index.shared`.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from mgraph_store.errors import InputError, NameTakenError, NotFoundError
@@ -14,6 +15,7 @@ from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
 from mgraph_store.index.shared import Birth, SharedPlace, newest_snapshot
 from mgraph_store.objectstorage import check_url
+from mgraph_store.rows.ids import random_characters
 from mgraph_store.sharedlog import SharedLog
 from mgraph_store.store import TENSORS, GraphStore
 from mgraph_store.tensors.claims import Place, new_claim
@@ -35,7 +37,7 @@ def share(path: str | Path, place: str, *, lock_timeout: float | None = None) ->
     StoreError
         If the URL cannot be reached or written, or has no conditional writes.
     """
-    path, shared = _free(path), SharedPlace.below(place)
+    path, shared = _free(path), SharedPlace.below(place, random_characters(16))
     claimed = remote = None
     if shared.is_remote:
         claimed, graph = Place(check_url(shared.tensors), new_claim()), Folder(path)
@@ -48,7 +50,7 @@ def share(path: str | Path, place: str, *, lock_timeout: float | None = None) ->
         store = GraphStore(path, lock_timeout=lock_timeout)
         with store.lock.shared(), store.index.connect(read_only=True) as con:
             meta = empty(con)["meta"]
-        Birth(meta, claimed.claim if claimed else None).put(SharedLog.at(shared.log))
+        Birth(shared.id, meta, claimed.claim if claimed else None).put(SharedLog.at(shared.log))
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         if remote is not None:
@@ -71,11 +73,12 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
     InputError, StoreError
         As for :func:`share`.
     """
-    path, shared = _free(path), SharedPlace.below(place)
+    path, shared = _free(path), SharedPlace.below(place, "")
     if not shared.is_remote and not Path(shared.log).is_dir():
         raise NotFoundError(f"There is no shared graph in {place}: make one with `mgraph init --shared`.")
     log = SharedLog.at(shared.log)
     birth = Birth.read(log)
+    shared = replace(shared, id=birth.id)
     number, document = newest_snapshot(log) or (0, {"meta": birth.meta})
     claimed = Place(check_url(shared.tensors), birth.claim) if shared.is_remote else None
     GraphStore.make(path, claimed, shared, lambda index: index.create_from(number, document))

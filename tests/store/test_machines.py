@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -169,6 +171,17 @@ def test_a_machine_with_a_full_disk_loses_nothing(
     assert second.read_parameters("one").size == 17
 
 
+def test_without_the_shared_disk_one_can_read(first: GraphStore, place: str, tmp_path: Path) -> None:
+    add(first, "one", 1)
+    names(first)
+    Path(place).rename(tmp_path / "elsewhere")
+    with pytest.warns(UnseenCommitsWarning, match="mount it"):
+        store = GraphStore.open(first.path)
+    assert names(store).keys() == {"one"}
+    with pytest.raises(StoreError, match="mount it"):
+        add(store, "two", 2)
+
+
 def test_a_log_that_cannot_be_read_does_not_keep_one_from_reading(
     first: GraphStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,11 +339,30 @@ def test_a_graph_that_could_not_be_made_leaves_its_place_free(place: str, tmp_pa
     assert share(tmp_path / "a.mgraph", place).index.journal.is_shared
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"log": "x"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"log": "/x/log"}', "[" * 100_000, '{"log": "/x/log", "tensors": "/home", "id": "x"}'],
+)
 def test_a_changed_note_of_the_place_is_refused(store: GraphStore, text: str) -> None:
     (store.path / "shared.json").write_text(text)
     with pytest.raises(MGraphError, match=r"shared\.json does not say"):
         GraphStore.open(store.path)
+
+
+def test_a_strangers_graph_writes_nowhere_but_where_it_is_shared(graph: Any, first: GraphStore, tmp_path: Path) -> None:
+    """The note of a graph from elsewhere names a directory of ours, or a graph that we share."""
+    for place in (tmp_path, first.path.parent / "shared"):
+        note = {"log": f"{place}/log", "tensors": f"{place}/tensors", "id": "guessed"}
+        (graph.store.path / "shared.json").write_text(json.dumps(note))
+        before = sorted(path for path in tmp_path.rglob("*") if graph.store.path not in path.parents)
+        with warnings.catch_warnings(), pytest.raises(MGraphError, match=r"is not the one|no directory"):  # noqa: PT012
+            warnings.simplefilter("ignore", UnseenCommitsWarning)
+            store = GraphStore.open(graph.store.path)
+            plan_collection(store, 0).apply(store)
+        with pytest.raises(MGraphError):
+            add(GraphStore(graph.store.path), "one", 1)
+        assert before == sorted(path for path in tmp_path.rglob("*") if graph.store.path not in path.parents)
+    (graph.store.path / "shared.json").unlink()
 
 
 @pytest.mark.stress

@@ -14,6 +14,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +50,28 @@ class OvertakenError(ConflictError):
 
 @dataclass(frozen=True)
 class SharedPlace:
-    """The contents of ``shared.json``: where the tensors and the log are, each a URL or a directory."""
+    """The contents of ``shared.json``: where the tensors and the log are, each a URL or a directory, and the id of the
+    graph that must be found there."""
 
     tensors: str
     log: str
+    id: str
 
     @classmethod
-    def below(cls, place: str) -> SharedPlace:
-        """Return the usual places below a URL or in a directory, which is made absolute."""
+    def below(cls, place: str, identity: str) -> SharedPlace:
+        """Return the places below a URL or in a directory, which is made absolute."""
         whole = place.rstrip("/") if "://" in place else str(Path(place).absolute())
-        return cls(f"{whole}/tensors", f"{whole}/log")
+        return cls(f"{whole}/tensors", f"{whole}/log", identity)
 
     @classmethod
     def read(cls, graph: Folder) -> SharedPlace | None:
         """Read the file in a graph's directory; None if it is not shared, CorruptError if it is damaged."""
         try:
             document = json.loads(graph.read(SHARED))
-            return cls(str(document["tensors"]), str(document["log"]))
+            found = cls(*(str(document[name]) for name in ("tensors", "log", "id")))
+            if found != cls.below(found.log.removesuffix("/log"), found.id):
+                raise ValueError("These are not two places of one graph.")
+            return found
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -85,14 +91,15 @@ class SharedPlace:
 
 @dataclass(frozen=True)
 class Birth:
-    """The first record of a log: what an empty index has, and the claim on the tensors."""
+    """The first record of a log: the id of the graph, what an empty index has, and the claim on the tensors."""
 
+    id: str
     meta: dict[str, Any]
     claim: str | None
 
     def put(self, log: SharedLog) -> Position:
         """Begin a log; NameTakenError if it has been begun."""
-        position = log.append(packed({"meta": self.meta, "claim": self.claim}), START)
+        position = log.append(packed(asdict(self)), START)
         if position is None:
             raise NameTakenError(f"There is a shared graph at {log.name} already: join it with `mgraph join`.")
         return position
@@ -111,15 +118,32 @@ class Birth:
             raise FormatError(
                 f"The shared graph at {log.name} has format {found}, but this mgraph has {schema.FORMAT_VERSION}."
             )
-        return cls(document["meta"], document.get("claim"))
+        return cls(str(document.get("id")), document["meta"], document.get("claim"))
 
 
 class SharedJournal(Journal):
     """The journal of one machine of several; its commits are those of the log."""
 
-    def __init__(self, directory: Folder, log: SharedLog) -> None:
+    def __init__(self, directory: Folder, place: SharedPlace) -> None:
         super().__init__(directory)
-        self._log = log
+        self._place = place
+
+    @cached_property
+    def _log(self) -> SharedLog:
+        """The log, after it was seen to be that of this graph: nothing is written where it is another one, or none."""
+        if not self._place.is_remote and not Path(self._place.log).is_dir():
+            raise StoreError(f"There is no directory {self._place.log}, where graph {self.graph} is shared: mount it.")
+        log = SharedLog.at(self._place.log)
+        try:
+            found = Birth.read(log).id
+        except NotFoundError:
+            raise CorruptError(f"The shared log at {log.name} has no records: it was emptied.") from None
+        if found != self._place.id:
+            raise CorruptError(
+                f"Graph {self.graph} is not the one that is shared at {log.name}: restore {SHARED} from a copy of the "
+                "graph, or join that one in another directory."
+            )
+        return log
 
     @property
     @override
@@ -213,7 +237,7 @@ def journal_at(graph: Folder, name: str) -> Journal:
     shared = SharedPlace.read(graph)
     if shared is None:
         return Journal(graph.sub(name))
-    return SharedJournal(graph.sub(name), SharedLog.at(shared.log))
+    return SharedJournal(graph.sub(name), shared)
 
 
 def _grouped(records: Iterator[LogRecord], size: int) -> Iterator[list[LogRecord]]:
