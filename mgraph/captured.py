@@ -217,7 +217,10 @@ def _is_plain(value: Any) -> bool:
 def _namespace(value: types.FunctionType | type) -> dict[str, Any]:
     if isinstance(value, types.FunctionType):
         return value.__globals__
-    return next((f.__globals__ for f in _functions(value)), vars(sys.modules[value.__module__]))
+    for function in _functions(value):  # the module may be none that is loaded, as in a notebook of another kind
+        return function.__globals__
+    home = sys.modules.get(value.__module__)
+    return {} if home is None else vars(home)
 
 
 def _functions(cls: type) -> Iterator[types.FunctionType]:

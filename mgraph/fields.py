@@ -108,7 +108,12 @@ def are_labels(targets: Fields) -> bool:
 
 
 def describe(fields: Fields) -> str:
-    """Name the shapes for a sentence: ``shape [8, 3, 32, 32]``, or those of every field."""
+    """Name the shapes for a sentence: ``shape [8, 3, 32, 32]``, or those of every field; of integers also the type."""
     if isinstance(fields, Tensor):
-        return f"shape {list(fields.shape)}"
-    return "shapes " + ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in named_tensors(fields))
+        return f"shape {_shape(fields)}"
+    return "shapes " + ", ".join(f"{name} {_shape(tensor)}" for name, tensor in named_tensors(fields))
+
+
+def _shape(tensor: Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{list(tensor.shape)}{kind}"

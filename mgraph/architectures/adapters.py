@@ -177,7 +177,7 @@ def _load_peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError:
-        raise InputError("peft is not installed; install it with pip install peft transformers.") from None
+        raise InputError("peft is not installed; install it: pip install 'mgraph[peft]'.") from None
 
 
 def _listed(value: Any) -> Any:

@@ -71,7 +71,7 @@ def load_transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError:
-        raise InputError("transformers is not installed; install it with pip install transformers.") from None
+        raise InputError("transformers is not installed; install it: pip install 'mgraph[hf]'.") from None
 
 
 def require_task(library: str, task: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -80,7 +81,7 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
     try:
         library = importlib.import_module("timm")
     except ImportError:
-        raise InputError("timm is not installed; install it with pip install timm.") from None
+        raise InputError("timm is not installed; install it: pip install 'mgraph[timm]'.") from None
     refuse_weights("timm", further)
     if ":" in name or "/" in name or not library.is_model(name):  # hf-hub:… and local-dir:… would load weights
         raise NotFoundError(f"timm has no network {name!r};{suggestion(name, library.list_models())} see its list.")
@@ -90,11 +91,23 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
     return network
 
 
+_OF_PAPERS = (
+    (r"resnet(20|32|44|56|110)", "cifarresnet?depth={}"),
+    (r"preresnet(110|164)", "preresnet?depth={}"),
+    (r"(?:wrn|wideresnet)(\d\d)x?(\d{1,2})", "wrn?depth={}&width={}"),
+)
+"""What papers call networks that are built in."""
+
+
 def known_as(name: str) -> str | None:
-    """Return the spec of the network that torchvision, or timm if it is installed, has under such a name.
+    """Return the spec of the network that papers call so, or that torchvision, or timm if it is installed, has.
 
     It is the one of that name, but for capitals, hyphens and underscores, as in ``ResNet-18``.
     """
+    for pattern, spec in _OF_PAPERS:
+        if found := re.fullmatch(pattern, _bare(name)):
+            return spec.format(*found.groups())
+
     import torchvision as library
 
     lists = {"torchvision": library.models.list_models(module=library.models)}
@@ -104,9 +117,9 @@ def known_as(name: str) -> str | None:
         if name in known:
             return f"{prefix}:{name}"
     for prefix, known in lists.items():
-        found = next((other for other in known if _bare(other) == _bare(name)), None)
-        if found is not None:
-            return f"{prefix}:{found}"
+        alike = next((other for other in known if _bare(other) == _bare(name)), None)
+        if alike is not None:
+            return f"{prefix}:{alike}"
     return None
 
 

@@ -32,7 +32,7 @@ class Choice:
     chosen.
 
     ``selected_on`` is the split that chose it, if any did; ``decision`` compares it with the best corner, and ``notes``
-    are for people.
+    are for people. ``kept``: no point was better, so this is the best corner as it is.
     """
 
     coefficients: Floats
@@ -40,6 +40,7 @@ class Choice:
     selected_on: str | None
     decision: Decision | None
     notes: tuple[str, ...] = ()
+    kept: bool = False
 
 
 class Choosing:
@@ -49,7 +50,7 @@ class Choosing:
         self,
         predictor: Predictor,
         connection: Connection,
-        family: Family,
+        ends: list[Node],
         nodes: list[Node],
         data: SweepData | None,
         best: int,
@@ -57,9 +58,10 @@ class Choosing:
     ) -> None:
         """``nodes`` are the K control points, ``data`` the sweep whose points are considered, if there is one.
 
-        ``best`` is the best corner, by its index among the ends.
+        ``best`` is the best corner, by its index among the ``ends``.
         """
-        self._predictor, self._connection, self._family = predictor, connection, family
+        self._predictor, self._connection, self._ends = predictor, connection, ends
+        self._family = predictor.session.family_of(connection)
         self._nodes, self._data, self._best, self._progress = nodes, data, best, progress
         self._comparison = Comparison(predictor)
         self.scored_by = self._comparison.scored_by
@@ -90,7 +92,9 @@ class Choosing:
         return Member(label(self._connection), terms, connection=self._connection)
 
     def _corners(self, comparison: Comparison | None = None) -> list[Scores] | None:
-        rows = [self._scores(np.eye(self._family.size)[row], comparison) for row in self._family.ends]
+        """Score the corners as they are, with their own BatchNorm statistics."""
+        ends = [Member(label(end), ((end.id, 1.0),), end) for end in self._ends]
+        rows = [(comparison or self._comparison).scores(end) for end in ends]
         known = [row for row in rows if row is not None]
         return known if len(known) == len(rows) else None
 
@@ -152,7 +156,7 @@ class Choosing:
         decision = decisions[rival]
         if decision.verdict == "better":
             return Choice(coefficients, best, SPLIT, decision)
-        than = "" if rival == self._best else f" than corner {label(self._nodes[self._family.ends[rival]])}"
+        than = "" if rival == self._best else f" than corner {label(self._ends[rival])}"
         return self._corner(decision, _kept(best, coefficients, decision, self.scored_by, than))
 
     def _search(
@@ -185,7 +189,7 @@ class Choosing:
         """Keep the best corner."""
         row = self._family.ends[self._best]
         parameter = tuple(map(float, self._family.end_parameters()[self._best]))
-        return Choice(np.eye(self._family.size)[row], parameter, SPLIT, decision, (note,))
+        return Choice(np.eye(self._family.size)[row], parameter, SPLIT, decision, (note,), kept=True)
 
     def _greedy(self, data: SweepData) -> Choice:
         """Average swept points greedily; everything tried on the way counts in the decision."""

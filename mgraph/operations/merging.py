@@ -18,17 +18,18 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
-from mgraph.families import Family
+from mgraph.families import Family, Floats
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.metric import Metric
 from mgraph.models.predicting import Predictor
+from mgraph.models.sets import Member
 from mgraph.notebook import InNotebook
 from mgraph.operations.advising import Advice, advise
 from mgraph.operations.choosing import Choice, Choosing, choose_point
 from mgraph.operations.deciding import rank
-from mgraph.operations.sweptnumbers import holds, recalled
+from mgraph.operations.sweptnumbers import holds, own_numbers, recalled
 from mgraph.operations.voted import flat_numbers
 from mgraph.operations.walls import refuse_a_wall
 from mgraph.progress import ProgressCallback, silent
@@ -63,13 +64,25 @@ class Prepared:
     points: list[NDArray[np.float32]]
     rows: list[torch.Tensor]
     family: Family
+    constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def place(self, coefficients: Floats, policy: BatchNormPolicy) -> NDArray[np.float32]:
+        """Load a point into the network, with the connection's constants and recomputed statistics; return θ."""
+        flat = self.workspace.flat
+        if self.constants:
+            load_buffers(self.workspace, self.constants)
+        theta = np.array(combine_stored(coefficients.tolist(), self.points))
+        flat.theta.copy_(flat.pack(torch.from_numpy(theta)))
+        recompute_statistics(flat, self.workspace.task.train, policy)
+        return theta
 
 
 @dataclass(frozen=True)
 class MergeResult(InNotebook):
     """A merged node and how good it is.
 
-    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the best one, by the primary
+    ``corners`` are the ends as they are, with their own BatchNorm statistics (unless ``bn_examples`` was given, which
+    recomputes those of all); ``baseline`` is the best one, by the primary
     metric on validation data (ties: loss). Compared with it, ``decision`` says on validation data whether the point is
     better, and ``difference`` is the paired test difference by the primary metric (or else by the loss), measured once,
     after everything was decided; positive is better. Where the rule keeps the corner because another one is likelier,
@@ -140,9 +153,8 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     if groups:
         load_buffers(workspace, groups)
     points = [np.array(session.points.read(node)) for node in nodes]
-    return Prepared(
-        connection, workspace, nodes, ends, points, packed_rows(workspace, points), session.family_of(connection)
-    )
+    rows = packed_rows(workspace, points)
+    return Prepared(connection, workspace, nodes, ends, points, rows, session.family_of(connection), groups)
 
 
 @alone
@@ -151,9 +163,9 @@ def merge(
 ) -> MergeResult:
     """Store a point as a ``merged`` node: what the rule chooses, the best on validation, a given parameter, or a soup.
 
-    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never swept (unless
-    ``at`` is given), the parameter is outside the domain, or the point is far worse on validation data than every
-    corner, unless ``force`` is given. An interrupted run starts again.
+    BatchNorm statistics are recomputed and stored with it; a corner that is kept keeps its own. Raises InputError if
+    the connection was never swept (unless ``at`` is given), the parameter is outside the domain, or the point is far
+    worse on validation data than every corner, unless ``force`` is given. An interrupted run starts again.
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
@@ -175,29 +187,34 @@ def merge(
     settings |= {"best": job.best, "refine": job.refine}
     with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:
         swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
-        corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
-        ranks = [rank(corners[label(end)][SELECTION_SPLIT], ready.workspace.task.primary) for end in ready.ends]
+        own = [Member(label(end), ((end.id, 1.0),), end) for end in ready.ends]
+        corners = {member.label: _corner(ready, predictor, member, policy, swept) for member in own}
+        ranks = [
+            rank(found[SELECTION_SPLIT], ready.workspace.task.primary)
+            for found in (corners[member.label] for member in own)
+        ]
         best = ranks.index(min(ranks))
-        choosing = Choosing(predictor, connection, family, ready.nodes, data, best, progress)
+        choosing = Choosing(predictor, connection, ready.ends, ready.nodes, data, best, progress)
         choice = choosing.choose(job, parameter)
-        baseline = ready.ends[best]
-        _place_end(ready, baseline, policy)
+        baseline = own[best]
+        predictor.place(baseline)
         against = _scored(ready.workspace, REPORTING_SPLIT)
-        theta = combine_stored(choice.coefficients.tolist(), ready.points)
-        flat = ready.workspace.flat
-        flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
-        recompute_statistics(flat, ready.workspace.task.train, policy)
-        results, scores = _measured(ready, swept, choice)
+        if choice.kept:
+            theta, results, scores = np.array(predictor.theta(baseline.terms)), corners[baseline.label], against
+            used = predictor.policy_of(baseline)
+        else:
+            theta, used = ready.place(choice.coefficients, policy), policy_name(ready.workspace, policy)
+            results, scores = _measured(ready, swept, choice)
         require_finite(results, "The merged point")
         if not job.force:
             refuse_a_wall(results, corners, ready.workspace.task.primary, SELECTION_SPLIT)
-        node = _store(session, run, ready, choice, theta, results, policy, job)
+        node = _store(session, run, ready, choice, MeasuredPoint(theta, results, used, used), job)
     return MergeResult(
         node,
         choice.parameter,
         results,
         corners,
-        label(baseline),
+        baseline.label,
         choice.decision,
         None if scores is None or against is None else paired_difference(scores[1], against[1]),
         _oracle(data),
@@ -242,13 +259,10 @@ def _store(
     run: RunLog,
     ready: Prepared,
     choice: Choice,
-    theta: NDArray[np.float32],
-    results: dict[str, dict[str, Measured]],
-    policy: BatchNormPolicy,
+    point: MeasuredPoint,
     job: MergeJob,
 ) -> Node:
     """Store the current point with its statistics, its recipe and its numbers, and complete the run."""
-    workspace, policy_text = ready.workspace, policy_name(ready.workspace, policy)
     pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
     terms = [(node.id, c) for node, c in pairs if c != 0]
     info = {
@@ -256,15 +270,15 @@ def _store(
         "connection": ready.connection.id,
         "parameter": choice.parameter,
         "soup": job.soup,
-        "batchnorm": policy_text,
+        "batchnorm": point.buffers,
     }
     with session.store.transaction() as tx:
         node = store_point(
             tx,
-            workspace,
+            ready.workspace,
             run.id,
             "merged",
-            MeasuredPoint(theta, results, policy_text, policy_text),
+            point,
             info=info,
             name=job.name,
             selected_on=choice.selected_on,
@@ -285,21 +299,20 @@ def _scored(workspace: Workspace, split: str) -> _Scored:
 
 
 def _corner(
-    ready: Prepared, end: Node, policy: BatchNormPolicy, swept: SweepData | None
+    ready: Prepared, predictor: Predictor, end: Member, policy: BatchNormPolicy, swept: SweepData | None
 ) -> dict[str, dict[str, Measured]]:
-    """Measure an end under the same policy as the merged point."""
-    alone = np.array([float(node.id == end.id) for node in ready.nodes])
-    known = recalled(swept, ready.workspace.task, alone)
+    """Measure an end as it is: with its own BatchNorm statistics, unless those of all are to be recomputed."""
+    assert end.node is not None, "an end is a node"
+    used = predictor.policy_of(end)
+    alone = np.array([float(node.id == end.node.id) for node in ready.nodes])
+    known = recalled(swept, ready.workspace.task, alone) if used == policy_name(ready.workspace, policy) else None
     if known is None:
-        _place_end(ready, end, policy)
-        known = evaluate_splits(ready.workspace, SPLITS)
-    return known
-
-
-def _place_end(ready: Prepared, end: Node, policy: BatchNormPolicy) -> None:
-    by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
-    ready.workspace.flat.theta.copy_(by_id[end.id])
-    recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
+        with predictor.session.store.reading() as reader:
+            known = own_numbers(reader, end.node, ready.workspace, used)
+    if known is not None:
+        return known
+    predictor.place(end)
+    return evaluate_splits(ready.workspace, SPLITS)
 
 
 def _oracle(data: SweepData | None) -> float | None:
@@ -313,4 +326,5 @@ def _notes(choice: Choice, ready: Prepared) -> list[str]:
     alone = np.flatnonzero(choice.coefficients == 1.0)
     if choice.notes or len(alone) != 1 or np.count_nonzero(choice.coefficients) != 1:
         return []
-    return [f"the chosen point is the corner {label(ready.nodes[int(alone[0])])} itself"]
+    but = ", with its BatchNorm statistics recomputed" if ready.workspace.flat.recomputes else " itself"
+    return [f"the chosen point is the corner {label(ready.nodes[int(alone[0])])}{but}"]

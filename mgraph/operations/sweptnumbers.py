@@ -1,4 +1,4 @@
-"""Numbers that a sweep already holds, for operations that would measure the same again."""
+"""Numbers that a sweep or a node already has, for operations that would measure the same again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgraph.query.sweepdata import SweepData
 from mgraph.session.code import code_of, of_space, same_code
 from mgraph.session.points import policy_name
 from mgraph.session.session import Workspace
-from mgraph_store import Run
+from mgraph_store import Evaluation, Node, Reader, Run
 
 
 def holds(data: SweepData, workspace: Workspace, policy: BatchNormPolicy, swept_by: Run | None) -> bool:
@@ -38,6 +38,21 @@ def recalled(swept: SweepData | None, task: Task, coefficients: Floats) -> dict[
         return None
     names = [LOSS.name, *(m.name for m in task.metrics)]
     return {split: {name: _measured(swept, int(at[0]), (split, name)) for name in names} for split in SPLITS}
+
+
+def own_numbers(reader: Reader, node: Node, workspace: Workspace, policy: str) -> dict[str, dict[str, Measured]] | None:
+    """Return the numbers stored with a node; None unless all were measured as they would be now."""
+    same = {"sweep_id": None, "subset": "all", "batchnorm": policy, "precision": "fp32"}
+    rows = {(e.split, e.metric): e for e in reader.all(Evaluation, node_id=node.id, **same)}
+    names = [LOSS.name, *(m.name for m in workspace.task.metrics)]
+    if any((split, name) not in rows for split in SPLITS for name in names):
+        return None
+    measured_by = reader.all(Run, id=sorted({e.run_id for e in rows.values() if e.run_id is not None}))
+    now = of_space(workspace.code)
+    if not measured_by or not all(same_code(code_of(run, workspace.space), now) for run in measured_by):
+        return None
+    found = {key: Measured(e.value, e.standard_error, e.count) for key, e in rows.items()}
+    return {split: {name: found[split, name] for name in names} for split in SPLITS}
 
 
 def _measured(data: SweepData, point: int, key: tuple[str, str]) -> Measured:

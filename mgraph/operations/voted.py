@@ -142,7 +142,8 @@ def class_table(said: torch.Tensor, targets: torch.Tensor, classes: int, counts:
     A value that does not exist, such as the precision of a class that is never predicted, is None.
     """
     said, targets = said[counts].reshape(-1), targets[counts].reshape(-1)
-    outputs = max(classes, int(said.max()) + 1)  # a network may have outputs that are no class of the data
+    # A network may have outputs that are no class of the data.
+    outputs = max(classes, int(said.max()) + 1 if len(said) else 0)
     confusion = torch.bincount(targets * outputs + said, minlength=outputs * outputs).reshape(outputs, outputs)
     right, true, told = confusion.diag(), confusion.sum(1), confusion.sum(0)
     rows = []

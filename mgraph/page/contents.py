@@ -25,7 +25,8 @@ POINTS_BUDGET = 3_000_000
 """Bytes of JSON for the points of sweeps: with ECharts and the rest, a page then stays below 5 MB."""
 _HISTORIES_BUDGET = 400_000
 _SETTINGS_BUDGET = 400_000
-_LINEAGES = 200  # nodes whose ancestry is shown: each costs some readings
+LINEAGES = 200
+"""Nodes whose ancestry is shown, the oldest: each costs some readings."""
 
 
 @dataclass
@@ -101,8 +102,8 @@ class Contents:
         for node_id, rows in histories.items():
             budget -= len(json.dumps(rows, separators=(",", ":")))
             details[node_id]["history"] = rows if budget >= 0 else None  # None: left out
-        for node_id in ids[:_LINEAGES]:
-            details[node_id]["ancestry"] = self._lineage(node_id)
+        for i, node_id in enumerate(ids):
+            details[node_id]["ancestry"] = self._lineage(node_id) if i < LINEAGES else None  # None: left out
         return details
 
     def _lineage(self, node_id: str) -> list[str]:

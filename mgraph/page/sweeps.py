@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.errors import MGraphError
+from mgraph.errors import InputError, MGraphError
 from mgraph.families import CompositePath, Family, PlaneFamily, SimplexGrid
 from mgraph.metric import LOSS, from_json
 from mgraph.page.plain import number, numbers, plain
+from mgraph.query.basins import basins_of
 from mgraph.query.edges import current_edges
 from mgraph.query.sweepdata import COMPLETE, SweepData, family_of, finest_sweeps, load_sweep
 from mgraph_store import Connection, Edge, GraphStore, Member, Reader, Summary, Sweep
@@ -27,6 +28,9 @@ EDGE: tuple[str, ...] = (
 )
 """The columns of a connection's edges; a source or target is the place among its ends."""
 
+
+_BASINS = 30
+"""Most basins of one heat map or curve that are marked: the deepest."""
 
 _HELD = 0.05  # seconds that one reading lasts at most: whoever wants to write waits for it
 
@@ -172,7 +176,31 @@ def _points(data: SweepData) -> Row:
         ],
         "values": {f"{split} {name}": numbers(values) for (split, name), values in data.values.items()},
         "examples": {split: data.counts[split, name] for split, name in data.counts},
+        "basins": _basins(data),
     }
+
+
+def _basins(data: SweepData) -> Row:
+    """Return the basins of everything measured, deepest first, as numbers of points: where each lies, its saddle, and
+    the lowest point of the basin that it joins there (-1 if none), with its depth as a cost.
+    """
+    rows: Row = {}
+    for split, name in data.values:
+        try:
+            found = basins_of(data, (), split=split, metric=name)
+        except InputError:  # nothing finite, or no direction
+            continue
+        ends = {merge.basin: merge for merge in found.merges}
+        told: list[list[Any]] = []
+        for point in found.points[:_BASINS]:
+            end = ends.get(point)
+            if end is None:
+                told.append([point, -1, -1, None])
+            else:
+                told.append([point, end.saddle, end.into, number(float(found.costs[end.saddle] - found.costs[point]))])
+        left = len(found.points) - len(told) + found.shallow
+        rows[f"{split} {name}"] = {"rows": told, "left": left}
+    return rows
 
 
 def _page(family: Family) -> Row | None:

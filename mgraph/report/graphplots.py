@@ -49,7 +49,7 @@ def plot_map(chart: Chart, layouts: Mapping[str, Floats], path: Path, *, look: L
 def plot_matrix(matrix: Matrix, path: Path, *, look: Look = LIGHT) -> Path:
     """Draw the values of all pairs as a heat map: below the diagonal the best edge, above it the best route."""
     with style(dark=look.dark):
-        side = float(np.clip(1.8 + 0.34 * len(matrix.modes), 3.4, 9.0))
+        side = float(np.clip(1.8 + 0.34 * len(_connected(matrix)), 3.4, 9.0))
         figure, axes = canvas(side + 0.9, side)
         draw_matrix(axes, matrix)
         return write_figure(figure, path, look.about)
@@ -105,11 +105,13 @@ def draw_map(axes: Axes, chart: Chart, distances: Floats, *, layout: str = "barr
 
 
 def draw_matrix(axes: Axes, matrix: Matrix) -> Axes:
-    """Draw a matrix on an Axes, as :func:`plot_matrix` does, and return it."""
+    """Draw a matrix on an Axes, as :func:`plot_matrix` does, and return it; modes without any edge are left out."""
     import matplotlib as mpl
 
-    n = len(matrix.modes)
-    shown = np.where(np.tril(np.ones((n, n), dtype=bool), -1), matrix.direct, matrix.best)
+    kept = _connected(matrix)
+    n, names = len(kept), [matrix.labels[i] for i in kept]
+    direct, best = (values[np.ix_(kept, kept)] for values in (matrix.direct, matrix.best))
+    shown = np.where(np.tril(np.ones((n, n), dtype=bool), -1), direct, best)
     np.fill_diagonal(shown, np.nan)
     scale = scale_of_costs(shown, matrix.criterion.limit)
     norm, grey = scale.norm(), "0.93" if paper() == "white" else "0.25"
@@ -119,16 +121,24 @@ def draw_matrix(axes: Axes, matrix: Matrix) -> Axes:
         for i, j in np.argwhere(np.isfinite(shown)).tolist():
             colour = "black" if float(norm(shown[i, j])) > 0.55 else "white"
             axes.text(j, i, short(shown[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
-    upright = max(map(len, matrix.labels)) <= 3
-    axes.set_xticks(range(n), matrix.labels, rotation=0 if upright else 60, ha="center" if upright else "right")
-    axes.set_yticks(range(n), matrix.labels)
+    upright = max(map(len, names)) <= 3
+    axes.set_xticks(range(n), names, rotation=0 if upright else 60, ha="center" if upright else "right")
+    axes.set_yticks(range(n), names)
     if n > LABELLED:
         axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     colour_bar(image, [axes], measure(matrix.criterion), scale, shrink=0.8, pad=0.03)
-    axes.set_title("below the diagonal: best edge\nabove: best route; grey: none", fontsize=9)
+    alone = len(matrix.modes) - n
+    without = f"\nleft out: {alone} mode{'' if alone == 1 else 's'} without any edge" if alone else ""
+    axes.set_title(f"below the diagonal: best edge\nabove: best route; grey: none{without}", fontsize=9)
     return axes
+
+
+def _connected(matrix: Matrix) -> list[int]:
+    """Return the modes that have an edge; all of them if none has."""
+    known = np.isfinite(matrix.direct) & ~np.eye(len(matrix.modes), dtype=bool)
+    return np.flatnonzero(known.any(axis=0) | known.any(axis=1)).tolist() or list(range(len(matrix.modes)))
 
 
 def _places(distances: Floats) -> Floats:

@@ -84,6 +84,8 @@ def test_classes_can_be_given():
         ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, .*torchvision:NAME"),
         ("resnet18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
         ("ResNet-18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
+        ("resnet20", (3, 32, 32), r"did you mean 'cifarresnet\?depth=20'"),
+        ("WRN-28-10", (3, 32, 32), r"did you mean 'wrn\?depth=28&width=10'"),
         ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, dropout, classes"),
         ("cnn?channels=3,0", (1, 8, 8), "channels must be positive"),
         ("mlp?hidden=-1", (1, 8, 8), "hidden must be positive"),
@@ -120,7 +122,7 @@ def test_timm_if_installed():
 
 def test_timm_missing_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match="pip install timm"):
+    with pytest.raises(InputError, match=r"pip install 'mgraph\[timm\]'"):
         build("timm:resnet10t")
 
 

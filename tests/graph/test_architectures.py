@@ -152,10 +152,10 @@ def test_no_parameter_of_a_configuration_runs_or_fetches(monkeypatch: pytest.Mon
 
 def test_transformers_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match="pip install transformers"):
+    with pytest.raises(InputError, match=r"pip install 'mgraph\[hf\]'"):
         build_network("hf:bert", input_shape=(6,), classes=2, seed=0)
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match="pip install peft transformers"):
+    with pytest.raises(InputError, match=r"pip install 'mgraph\[peft\]'"):
         build_network("peft:base", input_shape=(6,), classes=2, seed=0)
 
 

@@ -244,3 +244,38 @@ def test_a_point_must_be_better_than_every_corner(tmp_path: Path, monkeypatch: p
     merged = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=9).merge()
     assert (merged.parameter, merged.baseline, merged.decision.verdict) == ((0.0,), "a", "even")
     assert "than corner b" in merged.notes[0]
+
+
+NORMALISED = OWN.replace(
+    "return nn.Linear(2, 2)", "return nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Linear(2, 2))"
+)
+
+
+def test_a_corner_that_is_kept_keeps_its_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best corner is the best as its modes are, and is handed out as it is; recomputed statistics may be worse."""
+    (tmp_path / "own.py").write_text(NORMALISED)
+    monkeypatch.chdir(tmp_path)
+    g = mgraph.create("g.mgraph", arch="own.py:net", data="own.py:data?test=same", device="cpu")
+    for name, weight, mean in (("a", 4.0, 0.05), ("b", 0.2, 0.4)):
+        state = {
+            "0.running_mean": torch.tensor([mean, 0.0]),
+            "0.running_var": torch.ones(2),
+            "0.num_batches_tracked": torch.tensor(9),
+            "1.weight": torch.tensor([[-weight, 0.5], [weight, -0.5]]),
+            "1.bias": torch.zeros(2),
+        }
+        g.add_mode(state, name=name)
+    line = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=5)
+    kept = line.merge(name="kept")
+    assert (kept.baseline, kept.parameter) == ("a", (0.0,))
+    assert kept.decision.verdict != "better"
+    for name in ("a", "b"):
+        assert kept.corners[name] == {split: g.node(name).evaluate(split) for split in ("train", "valid", "test")}
+    statistics = {name: g.node(name).model().state_dict()["0.running_mean"] for name in ("a", "kept")}
+    assert torch.equal(statistics["a"], statistics["kept"])
+    assert kept.results == kept.corners["a"]
+    assert g.node("kept").evaluate("test") == g.node("a").evaluate("test")
+    # A point that was asked for, and all of them with --bn-examples, have statistics of these data.
+    for merged in (line.merge(at=0, name="asked"), line.merge(name="all", bn_examples=300)):
+        assert not torch.equal(statistics["a"], g.node(merged.node.name).model().state_dict()["0.running_mean"])
+    assert "the chosen point is the corner a, with its BatchNorm statistics recomputed" in line.merge(at=0).notes

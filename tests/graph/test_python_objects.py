@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import subprocess
 import sys
 import textwrap
@@ -205,3 +206,13 @@ def test_a_capture_runs_alone(tmp_path: Path) -> None:
     alone: dict[str, Any] = {}
     exec(capture(net), alone)
     assert alone["net"](4) == net(4)
+
+
+def test_a_class_of_a_module_that_is_not_loaded_is_captured() -> None:
+    """As cells are run by some notebooks, and by tests of documents."""
+    source = "WIDTH = 3\n\n\nclass Net:\n    def size(self):\n        return WIDTH\n"
+    linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")
+    cell: dict[str, Any] = {"__name__": "__cell__"}
+    exec(compile(source, "<cell>", "exec"), cell)
+    assert "WIDTH = 3" in capture(cell["Net"])
+    assert "class Net" in capture(cell["Net"])

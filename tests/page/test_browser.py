@@ -202,7 +202,7 @@ def test_the_relief_is_drawn_on_demand_and_shows_the_same_point(reader: Reader) 
     page.get_by_role("button", name="3-D view").click()
     canvas = page.locator("canvas.relief")
     drawn = canvas.evaluate("c => c.toDataURL()")
-    page.locator("[role=application]").focus()
+    page.locator("[role=application]").first.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowUp")
     assert page.locator(".point h3").inner_text().startswith("u = 0.5, v = 0")
@@ -215,6 +215,33 @@ def test_the_relief_is_drawn_on_demand_and_shows_the_same_point(reader: Reader) 
     assert page.locator(".point h3").inner_text().startswith("u = ")
     page.get_by_role("button", name="3-D view").click()
     assert page.locator("canvas.relief").count() == 0
+
+
+def test_basins_are_marked_and_listed(reader: Reader) -> None:
+    page = reader.look_at(f"connection/{reader.ids['s']}")
+    page.get_by_role("combobox").select_option("test loss")
+
+    def marked() -> Any:
+        page.locator(".chart canvas").wait_for()
+        return page.evaluate(
+            """() => Object.fromEntries(echarts.getInstanceByDom(document.querySelector(".chart")).getOption().series
+                .map((s) => [s.id, s.data.length]))"""
+        )
+
+    shown = marked()
+    assert shown["basins"] > shown["saddles"] >= 0
+    page.get_by_text(f"Table of the {shown['basins']} basin").click()
+    table = page.get_by_role("table", name="Basins of the test loss")
+    rows = table.locator("tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == shown["basins"]
+    last = rows.last.locator("td").first
+    last.get_by_role("button").press("Enter")
+    assert last.inner_text() in page.locator(".point h3").inner_text()
+    page.get_by_role("button", name="Basins").click()
+    assert marked()["basins"] == 0
+    page.get_by_role("button", name="Basins").click()
+    assert marked() == shown
 
 
 def test_the_graph_leads_to_its_parts(reader: Reader) -> None:

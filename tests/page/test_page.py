@@ -61,6 +61,29 @@ def test_the_page_has_the_numbers_of_the_graph(looked_at: Any, page: Path, conte
     assert data["runs"]["places"][0]["torch"]
 
 
+def test_basins_of_the_page_are_those_of_the_graph(looked_at: Any, page: Path, contents: Read) -> None:
+    wall = looked_at.connection("wall")
+    told = contents(page)["connection_details"][wall.id]["points"]["basins"]
+    assert set(told) == {f"{split} {metric}" for split, metric in wall.swept().values}
+    for key, found in told.items():
+        split, metric = key.split()
+        basins = wall.basins(split=split, metric=metric)
+        assert [row[0] for row in found["rows"]] == basins.points
+        assert sorted(row[1] for row in found["rows"] if row[1] >= 0) == sorted(m.saddle for m in basins.merges)
+        depths = [row["depth"] for row in basins.rows()]
+        assert [row[3] for row in found["rows"]] == [None if d is None else pytest.approx(d, rel=1e-4) for d in depths]
+        assert found["left"] == basins.shallow
+
+
+def test_ancestries_that_are_left_out_are_told(
+    looked_at: Any, tmp_path: Path, contents: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgraph.page.contents.LINEAGES", 2)
+    data = contents(looked_at.report(tmp_path / "r.html"))
+    lineages = [data["node_details"][row["id"]]["ancestry"] for row in data["nodes"]]
+    assert [lineage is None for lineage in lineages] == [False, False, True, True, True]
+
+
 def test_an_empty_graph_has_a_page(tmp_path: Path, contents: Read) -> None:
     g = mgraph.create(tmp_path / "e.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     assert contents(g.report(tmp_path / "e.html"))["structures"] == []

@@ -39,11 +39,19 @@ function choice(label, options, chosen, change) {
   return el("label", {}, label, select);
 }
 
-// What is not asked for is not built: tables behind a chart may have thousands of cells.
-function folded(title, build) {
+// What is not asked for is not built: tables behind a chart may have thousands of cells. What was opened stays open when
+// the page reloads; `what` names it in its view.
+function folded(title, build, what = title) {
+  const key = `open ${address()} ${what}`;
   const box = el("details", {}, el("summary", {}, title));
-  box.addEventListener("toggle", () => {
+  const fill = () => {
     if (box.open && box.childElementCount === 1) add(box, [build()]);
+  };
+  box.open = recall(key, false);
+  fill();
+  box.addEventListener("toggle", () => {
+    if (box.open !== recall(key, false)) remember(key, box.open);
+    fill();
   });
   return box;
 }

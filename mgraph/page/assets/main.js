@@ -67,11 +67,43 @@ function watching(seconds) {
   const due = Date.now() + seconds * 1000;
   setInterval(() => {
     const reading = Date.now() - busy < Math.min(3000, seconds * 1000) || document.querySelector("input:focus, select:focus");
-    if (!paused && !reading && Date.now() >= due) location.reload();
+    if (paused || reading || Date.now() < due) return;
+    const at = document.activeElement, place = reachable().indexOf(at);
+    remember("focus", place < 0 ? null : { place, tag: at.tagName, text: at.textContent });
+    location.reload();
   }, 250);
   return [said, button];
+}
+
+// The elements that the keyboard reaches, in order.
+function reachable() {
+  return [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")];
+}
+
+// What a reader who does not see the page should know of runs under way: when one begins or ends, and else once a minute.
+function news() {
+  const said = el("p", { role: "status", class: "unseen" });
+  document.getElementById("footer").append(said);
+  const runs = DATA.under_way.map((run) => run.id).join(" "), before = recall("told", null);
+  if (before?.runs === runs && Date.now() - before.when < 60000) return;
+  remember("told", { runs, when: Date.now() });
+  const ended = before && before.runs && !runs;
+  const text = DATA.under_way.map((run) => `${run.command} ${run.name ?? ""}: ${progressOf(run)}`).join("; ");
+  // A moment later: a region is read out when it changes, not as it was when the page was loaded.
+  setTimeout(() => { said.textContent = text || (ended ? "Nothing is under way any more." : ""); }, 500);
+}
+
+// Somebody who uses the keyboard goes on where they were before the page reloaded itself.
+function returnTo(focus) {
+  remember("focus", null);
+  const found = focus && reachable()[focus.place];
+  if (found && found.tagName === focus.tag && found.textContent === focus.text) found.focus({ preventScroll: true });
 }
 
 header();
 addEventListener("hashchange", show);
 show(null);
+if (DATA.seconds !== null) {
+  returnTo(recall("focus", null));
+  news();
+}

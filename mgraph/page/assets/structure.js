@@ -50,7 +50,7 @@ function network(quantity) {
   const tall = (width) => Math.min(chosen.length > 24 ? 640 : 460, Math.max(300, width * 0.8));
   const line = (link, style) => ({ coords: [place.get(link.source), place.get(link.target)], lineStyle: { opacity: 1, ...style } });
   const chart = chartOf({
-    label: `${chosen.length} modes and merged nodes, with the best of ${DATA.connections.length} connections between each two; the tables of nodes and connections say the same`,
+    label: `${chosen.length} modes and merged nodes, with the best of ${DATA.connections.length} connections between each two; its lines are in the table`,
     height: tall,
     ready: (chart) => chart.on("click", ({ seriesId, dataIndex }) => {
       if (seriesId === "nodes") location.hash = `node/${chosen[dataIndex].id}`;
@@ -115,7 +115,23 @@ function network(quantity) {
   });
   const measured = found.some((link) => link.value !== null);
   return el("div", {}, chart.box, measured ? colourBar(scale, `train loss ${quantity}`) : null,
-    el("p", { class: "faint" }, "Circles are modes, diamonds merged nodes, which dashed lines join to what they were made of; a dotted line was not measured. Click one for its page."));
+    el("p", { class: "faint" }, "Circles are modes, diamonds merged nodes, which dashed lines join to what they were made of; a dotted line was not measured. Click one for its page."),
+    folded("Table of the lines", () => linkTable(found, quantity)));
+}
+
+function linkTable(found, quantity) {
+  return table({
+    id: `links-${quantity}`,
+    label: `The best connection of each two modes by train loss ${quantity}`,
+    columns: [
+      { key: "source", label: "from", value: (r) => nameOf(r.source), cell: (r) => to("node", r.source, nameOf(r.source)) },
+      { key: "target", label: "to", value: (r) => nameOf(r.target), cell: (r) => to("node", r.target, nameOf(r.target)) },
+      { key: "value", label: quantity, number: true },
+      { key: "connection", label: "connection", value: (r) => nameOf(r.connection.id), cell: (r) => to("connection", r.connection.id, nameOf(r.connection.id)) },
+    ],
+    rows: found,
+    empty: "No two modes are connected.",
+  });
 }
 
 // Axes without marks, on which places keep their proportions.
@@ -225,11 +241,14 @@ function mergeTable(found) {
 
 // Below the diagonal the best edge of each pair, above it the largest value on its best route.
 function matrix(found) {
-  const n = found.order.length;
+  const connected = found.order.map((_, i) => [...found.direct[i], ...found.best[i], ...found.direct.map((row) => row[i])]
+    .some((value) => value !== null));
+  const kept = found.order.map((_, i) => i).filter((i) => connected[i]);
+  const n = kept.length, alone = found.order.length - n;
   const cells = [];
   for (let row = 0; row < n; row += 1) {
     for (let column = 0; column < n; column += 1) {
-      const value = (row > column ? found.direct : found.best)[row][column];
+      const value = (row > column ? found.direct : found.best)[kept[row]][kept[column]];
       if (row !== column && value !== null) cells.push([column, row, value]);
     }
   }
@@ -237,13 +256,13 @@ function matrix(found) {
   const scale = scaleOf(cells.map((cell) => cell[2]), "lower", { costs: true });
   const label = `Matrix of ${n} modes by ${found.criterion}; its numbers are in the table`;
   const best = new Map(links(found.quantity).map((link) => [[link.source, link.target].sort().join(" "), link]));
-  const of = ([column, row]) => [found.order[row], found.order[column]];
-  const names = (i) => cut(nameOf(found.order[i]), 10);
+  const of = ([column, row]) => [found.order[kept[row]], found.order[kept[column]]];
+  const names = (i) => cut(nameOf(found.order[kept[i]]), 10);
   const axisOf = (rotate) => axis("category", "", {
-    data: found.order.map((_, i) => String(i)), splitLine: { show: false }, axisTick: { show: false },
+    data: kept.map((_, i) => String(i)), splitLine: { show: false }, axisTick: { show: false },
     axisLabel: { formatter: (i) => names(Number(i)), rotate, interval: n > 30 ? "auto" : 0, hideOverlap: n > 12 },
   });
-  const longest = Math.max(...found.order.map((_, i) => [...names(i)].length));
+  const longest = Math.max(...kept.map((_, i) => [...names(i)].length));
   const chart = chartOf({
     label,
     square: true,
@@ -277,7 +296,7 @@ function matrix(found) {
     }),
   });
   return el("div", {}, chart.box, colourBar(scale, found.criterion),
-    el("p", { class: "faint" }, "Below the diagonal the best edge, above it the best route; click a cell for the connection."),
+    el("p", { class: "faint" }, `Below the diagonal the best edge, above it the best route; click a cell for the connection.${alone ? ` Without any edge: ${found.order.filter((_, i) => !connected[i]).map(nameOf).join(", ")}.` : ""}`),
     folded("Table of the pairs", () => pairTable(found, best)));
 }
 

@@ -4,7 +4,7 @@ function reliefOf(view) {
   const canvas = el("canvas", {
     class: "relief",
     tabindex: 0,
-    role: "img",
+    role: "application",
     "aria-label": "The same values as heights over the plane; arrow keys turn it. The chosen point is marked.",
   });
   let yaw = recall("yaw", -0.7), pitch = recall("pitch", 0.9), held = null, moved = false;

@@ -13,13 +13,14 @@ function explorer(connection, points, names) {
   let what = recall(`${place} measure`, options[0]);
   if (!options.includes(what)) what = options[0];
 
+  let basins = recall("basins", true);
   const said = el("div", { "aria-live": "polite", "aria-atomic": true });
   const offered = el("div");
   const panel = el("div", { class: "point" }, said, offered);
   const bar = el("div");
-  const relief = el("div");
+  const relief = el("div"), listed = el("div");
   let chart = null, surface = null;
-  const view = { points, at, names, metricOf, measure: () => what, chosen: () => chosen, choose };
+  const view = { points, at, names, metricOf, measure: () => what, chosen: () => chosen, choose, basins: () => (basins ? basinsOf(points, what) : null) };
 
   function choose(i) {
     if (!(i in at)) return;
@@ -37,7 +38,7 @@ function explorer(connection, points, names) {
     const splits = [...new Set(keys.map((key) => key.slice(0, key.indexOf(" "))))];
     replace(said,
       el("h3", {}, `${parameter(at[chosen])}${known.length ? ` (${known.join("; ")})` : ""}`),
-      el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), metricNames.map((m) => el("th", { scope: "col" }, m)))),
+      el("table", { "aria-label": "Numbers of the chosen point" }, el("thead", {}, el("tr", {}, el("td", {}), metricNames.map((m) => el("th", { scope: "col" }, m)))),
         el("tbody", {}, splits.map((split) => el("tr", {}, el("th", { scope: "row" }, split),
           metricNames.map((m) => el("td", { class: "number" }, shown(points.values[`${split} ${m}`]?.[chosen])))))),
       ));
@@ -50,7 +51,9 @@ function explorer(connection, points, names) {
     chart?.dispose();
     chart = flat ? heatMap(view) : points.shape === "path" ? curve(view) : null;
     const scale = flat ? scaleOf(points.values[what], metricOf(what.slice(what.indexOf(" ") + 1)).better) : null;
-    replace(bar, scale ? colourBar(scale, what) : null);
+    const found = flat ? basinsOf(points, what) : null;
+    replace(bar, scale ? colourBar(scale, what) : null, found && basins ? el("p", { class: "faint" }, MARKS) : null);
+    replace(listed, found ? folded(`Table of the ${basinsSaid(found)}`, () => basinTable(connection, view, found), "basins") : null);
     replace(stage, chart?.box ?? el("p", {}, "This shape has no picture here; its points are in the table below."));
     surface?.redraw();
   }
@@ -75,11 +78,20 @@ function explorer(connection, points, names) {
         remember(`${place} measure`, value);
         draw();
       }),
-      flat ? el("button", { type: "button", "aria-pressed": "false", click: (event) => toggle(event.currentTarget) }, "3-D view") : null),
+      flat ? el("button", { type: "button", "aria-pressed": "false", click: (event) => toggle(event.currentTarget) }, "3-D view") : null,
+      flat ? el("button", { type: "button", "aria-pressed": String(basins), click: (event) => mark(event.currentTarget) }, "Basins") : null),
     el("p", { class: "faint" }, `Move over it to read the numbers; click a point, or choose one with the arrow keys, `
       + `for the command that exports it.`),
     el("div", { class: "panels" }, el("div", {}, stage, bar, relief), panel),
-    folded(`Table of the ${at.length} points`, () => pointTable(connection, points, at)));
+    listed,
+    folded(`Table of the ${at.length} points`, () => pointTable(connection, points, at), "points"));
+
+  function mark(button) {
+    basins = !basins;
+    remember("basins", basins);
+    button.setAttribute("aria-pressed", String(basins));
+    draw();
+  }
 
   function toggle(button) {
     if (surface) {
@@ -186,6 +198,40 @@ function borders(axis) {
   return [2 * axis[0] - middles[0], ...middles, 2 * axis.at(-1) - middles.at(-1)];
 }
 
+const MARKS = "▼ lowest point of a basin, × saddle at which it joins a deeper one, ◆ best on validation data, ○ the chosen point.";
+const CROSS = "path://M2,0L5,3L8,0L10,2L7,5L10,8L8,10L5,7L2,10L0,8L3,5L0,2Z";
+
+function basinsOf(points, key) {
+  return points.basins?.[key] ?? null;
+}
+
+function basinsSaid({ rows }) {
+  const saddles = rows.filter(([, saddle]) => saddle >= 0).length;
+  return `${rows.length} basin${rows.length === 1 ? "" : "s"} and ${saddles} saddle${saddles === 1 ? "" : "s"}`;
+}
+
+// Every basin, deepest first: its lowest point, its saddle, and the basin that it joins there; a button chooses a point.
+function basinTable(connection, { points, at, names, measure, choose }, { rows, left }) {
+  const values = points.values[measure()];
+  const said = (i) => endName(points, at[i], names) ?? parameter(at[i]);
+  const button = (i) => (i < 0 ? "–" : el("button", { type: "button", click: () => choose(i) }, said(i)));
+  const list = rows.map(([basin, saddle, joins, depth]) => ({ basin, saddle, joins, depth }));
+  return el("div", {}, table({
+    id: `basins-${connection.id}`,
+    label: `Basins of the ${measure()}, deepest first; the depth is from the lowest point to the saddle`,
+    columns: [
+      { key: "basin", label: "basin", value: (r) => said(r.basin), cell: (r) => button(r.basin) },
+      { key: "value", label: "value", number: true, value: (r) => values[r.basin] },
+      { key: "saddle", label: "saddle", value: (r) => (r.saddle < 0 ? null : parameter(at[r.saddle])), cell: (r) => button(r.saddle) },
+      { key: "at", label: "value there", number: true, value: (r) => (r.saddle < 0 ? null : values[r.saddle]) },
+      { key: "depth", label: "depth", number: true },
+      { key: "joins", label: "joins", value: (r) => (r.joins < 0 ? null : said(r.joins)) },
+    ],
+    rows: list,
+    filter: false,
+  }), left ? el("p", { class: "faint" }, `${left} more ${left === 1 ? "is" : "are"} left out: shallower than 1 % of the range of the values, or beyond the deepest 30.`) : null);
+}
+
 function numbersAt({ points, at }, i) {
   return Object.entries(points.values).map(([key, values]) => [key, shown(values[i])]);
 }
@@ -199,7 +245,11 @@ function heatMap(view) {
   const all = cells.flat(), xs = extent(all.map((p) => p[0])), ys = extent(all.map((p) => p[1]));
   const simplex = points.shape === "simplex";
   const ends = points.ends.map((end, i) => ({ place: placeOf(points, end), name: names[i] ?? "" }));
+  const found = view.basins()?.rows ?? [];
+  const lowest = found.map(([basin]) => ({ value: places[basin], name: "lowest of a basin" }));
+  const saddles = found.filter(([, saddle]) => saddle >= 0);
   const best = points.best === null ? [] : [{ value: places[points.best], name: "best on validation data" }];
+  const pointOf = (series, i) => ({ best: points.best, basins: found[i]?.[0], saddles: saddles[i]?.[1] })[series] ?? i;
   const margin = { left: 52, right: 10, top: 8, bottom: 40 };
   const range = extent(values), shape = Math.min(1.6, Math.max(0.4, (ys[1] - ys[0]) / (xs[1] - xs[0])));
   const label = `Heat map of the ${key}${range ? `, from ${short(range[0])} to ${short(range[1])}` : ""}`;
@@ -207,14 +257,13 @@ function heatMap(view) {
     label,
     square: true,
     height: (width) => (Math.min(width, 544) - margin.left - margin.right) * shape + margin.top + margin.bottom,
-    ready: (chart) => chart.on("click", ({ seriesId, dataIndex }) => {
-      if (seriesId === "cells") view.choose(dataIndex);
-      if (seriesId === "best") view.choose(points.best);
-    }),
+    ready: (chart) => chart.on("click", ({ seriesId, dataIndex }) => view.choose(pointOf(seriesId, dataIndex))),
     option: () => ({
       grid: margin,
-      tooltip: tooltip(({ seriesId, dataIndex, name }) => (seriesId === "cells"
-        ? tip(parameter(at[dataIndex]), numbersAt(view, dataIndex)) : tip(name, []))),
+      tooltip: tooltip(({ seriesId, dataIndex, name }) => {
+        const i = pointOf(seriesId, dataIndex);
+        return tip(`${parameter(at[i])}${seriesId === "cells" ? "" : ` (${name})`}`, numbersAt(view, i));
+      }),
       xAxis: axis("value", simplex ? "" : (points.page?.unit ?? "v"), { min: xs[0], max: xs[1], nameGap: 24, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false, formatter: short } }),
       yAxis: axis("value", simplex ? "" : (points.page?.unit ?? "u"), { min: ys[0], max: ys[1], nameGap: 34, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false } }),
       series: [
@@ -248,6 +297,8 @@ function heatMap(view) {
           },
           data: ends.map(({ place, name }) => ({ value: place, name, label: { position: towards(place, xs, ys), distance: 7 } })),
         }),
+        marker("basins", lowest, { symbol: "triangle", symbolRotate: 180, symbolSize: [12, 10] }),
+        marker("saddles", saddles.map(([, saddle]) => ({ value: places[saddle], name: "saddle" })), { symbol: CROSS, symbolSize: 11 }),
         marker("best", best, { symbol: "diamond", symbolSize: 13 }),
         marker("chosen", [{ value: places[view.chosen()], name: "the chosen point" }], {
           symbol: "circle", symbolSize: 17, silent: true, itemStyle: { color: "transparent", borderColor: "#fff", borderWidth: 2, shadowColor: "#000", shadowBlur: 3 },

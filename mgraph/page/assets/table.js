@@ -15,7 +15,7 @@ function table({ id, label, columns, rows, filter = rows.length > 5, empty = "No
     const button = el("button", { type: "button", click: () => turn(column.key) }, column.label);
     return el("th", { scope: "col", class: column.number ? "number" : null }, button);
   });
-  const more = el("button", { type: "button", click: () => { most = Infinity; fill(); } }, "Show all rows");
+  const more = el("button", { type: "button", click: () => { most = Infinity; fill(); scroll.focus(); } }, "Show all rows");
 
   function turn(key) {
     order = order?.key === key ? { key, down: !order.down } : { key, down: false };
@@ -48,17 +48,18 @@ function table({ id, label, columns, rows, filter = rows.length > 5, empty = "No
     replace(status, left ? `${count}, the first ${most} are shown. ` : count, left ? more : null);
   }
 
-  const search = el("input", { type: "search", value: words, input: () => {
+  const search = el("input", { type: "search", value: words, "aria-label": `Filter: ${label}`, input: () => {
     words = search.value;
     remember(`${id} filter`, words);
     fill();
   } });
   const hint = "words, or a comparison: " + (columns.find((c) => c.number)?.key ?? columns[0].key) + "<0.5";
   search.placeholder = hint;
+  const scroll = el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+    el("table", { id }, el("caption", {}, label), el("thead", {}, el("tr", {}, heads)), body));
   const box = el("div", {},
     filter ? el("div", { class: "tools" }, el("label", {}, "Filter ", search)) : null,
-    el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
-      el("table", { id }, el("caption", {}, label), el("thead", {}, el("tr", {}, heads)), body)),
+    scroll,
     filter || rows.length > atOnce ? status : null);
   fill();
   return box;

@@ -57,19 +57,29 @@ function graphView() {
   ];
 }
 
+function progressOf({ headway: h }) {
+  if (!h) return "nothing reported yet";
+  const left = h.seconds_left !== null ? `, about ${spoken(h.seconds_left)} left of this phase` : "";
+  const loss = h.loss !== null ? `, loss ${short(h.loss)}` : "";
+  return `${h.phase} ${h.done} of ${h.total}${loss}${left}`;
+}
+
 function runningBox(run) {
   const h = run.headway;
   const name = run.name ? ` ${run.name}` : "";
-  const left = h && h.seconds_left !== null ? `, about ${spoken(h.seconds_left)} left of this phase` : "";
-  const loss = h && h.loss !== null ? `, loss ${short(h.loss)}` : "";
-  const where = h ? `${h.phase} ${h.done} of ${h.total}${loss}${left}` : "nothing reported yet";
   const losses = h ? h.losses.filter((entry) => finite(entry[2])) : [];
   const phases = [...new Set(losses.map((entry) => entry[0]))];
   return el("section", { class: "running", "aria-label": `Run ${run.id}` },
-    el("p", {}, el("strong", {}, `${run.command}${name}`), " ", to("run", run.id, run.id), `: ${where}; under way for ${spoken(run.seconds)}`),
+    el("p", {}, el("strong", {}, `${run.command}${name}`), " ", to("run", run.id, run.id), `: ${progressOf(run)}; under way for ${spoken(run.seconds)}`),
     run.reason ? el("p", { class: "faint" }, run.reason) : null,
     h ? el("progress", { max: Math.max(1, h.total), value: h.done, "aria-label": `${h.done} of ${h.total}` }) : null,
-    losses.length > 2 ? lineChart(`Losses of run ${run.id} so far`, "steps of the phase", phases.map((phase) => ({ name: phase, points: losses.filter((e) => e[0] === phase).map((e) => [e[1], e[2]]) }))).box : null);
+    losses.length > 2 ? lineChart(`Losses of run ${run.id} so far`, "steps of the phase", phases.map((phase) => ({ name: phase, points: losses.filter((e) => e[0] === phase).map((e) => [e[1], e[2]]) }))).box : null,
+    losses.length > 2 ? folded("Table of its losses so far", () => table({
+      id: `losses-${run.id}`,
+      label: `Losses of run ${run.id} so far`,
+      columns: [{ key: "phase", label: "phase" }, { key: "step", label: "step", number: true }, { key: "loss", label: "loss", number: true }],
+      rows: losses.map(([phase, step, loss]) => ({ phase, step, loss })),
+    }), `losses ${run.id}`) : null);
 }
 
 function lineChart(label, name, lines, mayBeLog = true) {
@@ -238,6 +248,7 @@ function nodeView(node) {
     parts.push(el("h2", {}, "Its training"), el("div", { class: "panels" }, drawn.map((series) => el("section", { "aria-label": HISTORY[series.quantity] }, el("p", {}, HISTORY[series.quantity]), lineChart(`${HISTORY[series.quantity]} by step`, "step", [{ name: HISTORY[series.quantity], points: series.at.map((at, i) => [at, series.values[i]]) }], ["train_loss", "learning_rate"].includes(series.quantity)).box))),
       folded("Table of its training", () => table({ id: `history-${node.id}`, label: "Training by step", columns: [{ key: "step", label: "step", number: true }, ...drawn.map((series) => ({ key: series.quantity, label: HISTORY[series.quantity], number: true }))], rows: drawn[0].at.map((step, i) => ({ step, ...Object.fromEntries(drawn.map((series) => [series.quantity, series.values[series.at.indexOf(step)] ?? null])), i })) })));
   }
+  if (detail.ancestry === null) parts.push(el("p", {}, "What it was made from is left out to keep the page small; it is printed by"), command(`mgraph show ${node.id} --ancestry --graph ${DATA.beside}`, "Its ancestry:"));
   if (detail.ancestry?.length) parts.push(el("h2", {}, "What it was made from"), el("pre", { tabindex: 0 }, detail.ancestry.join("\n")));
   return parts;
 }
