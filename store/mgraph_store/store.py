@@ -195,7 +195,7 @@ class GraphStore:
             raise NotFoundError(f"There is no graph at {path}: make one with `mgraph init`.")
         if not _is_there(path / INDEX):
             if _is_there(path / TENSORS):
-                raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
+                raise CorruptError(f"Graph {path} has lost its {INDEX}: `mgraph check` says what can be done.")
             raise NotFoundError(f"{path} is not a graph, because it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
         store = cls(path, lock_timeout=lock_timeout)

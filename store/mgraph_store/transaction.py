@@ -26,7 +26,7 @@ from mgraph_store.errors import (
 )
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.following import follow_if_due, reading
+from mgraph_store.index.following import follow_if_due, follow_later, reading
 from mgraph_store.index.index import Index, tensor_keys
 from mgraph_store.index.journal import Count
 from mgraph_store.index.lock import GraphLock
@@ -339,7 +339,8 @@ class Transaction:
         except StoreError:
             if committed is None:
                 raise
-            return  # it is in the journal, and the index will follow
+            follow_later(self._index)  # for it is in the journal
+            return
         self._index.journal.note_applied(committed)
 
     def _store(self, con: duckdb.DuckDBPyConnection) -> Count:
@@ -378,6 +379,7 @@ class Transaction:
             if isinstance(error, OutcomeUnknownError) or self._index.journal.is_shared:
                 self._keys.clear()  # a row may refer to them
             if isinstance(error, OSError):
+                self._attempted = False
                 raise disk_error(error, self._index.path.parent) from error
             raise
         self._index.known.add(count, committed, document)

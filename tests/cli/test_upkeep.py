@@ -26,7 +26,8 @@ def test_check_names_what_is_damaged_and_repairs_what_it_can(run: Any, path: Pat
     assert "first" in run("ls").stdout
     run("mv", "first", "second")
     (path / "index.duckdb").write_bytes(before[:20_000])
-    assert "is damaged" in run("ls", code=1).stderr
+    assert "is damaged" in (told := run("ls", code=1).stderr)
+    assert "`mgraph check` says what can be done" in told
     found = run("check", code=1)
     assert "repairable" in found.stdout
     done = run("check", "--repair")

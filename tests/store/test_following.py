@@ -39,6 +39,7 @@ from mgraph_store.index.instances import Instances
 from mgraph_store.index.journal import Journal
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.rows.constraints import verify
+from mgraph_store.rows.schema import columns
 from mgraph_store.transaction import Transaction
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.copying import copy
@@ -301,6 +302,45 @@ def test_a_damaged_record_that_the_index_lacks(damaged: Any, monkeypatch: pytest
     assert "up to commit 3" in repair(damaged.store)[0]
     assert names(damaged.store) == {"a", "b"}
     assert problems(damaged.store, deep=True) == []
+
+
+COLUMNS = [c.name for c in columns(Run)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"remove": [["nodes; DROP TABLE runs", "id", ["x"]]]},
+        {"remove": [["nodes", "id\" = 'x' OR 1 = 1 OR \"id", ["x"]]]},
+        {"remove": [["meta", "commits", ["1"]]]},
+        {"remove": [["nodes", "id", "x"]]},
+        {"remove": [["nodes"]]},
+        {"add": {"runs (id) VALUES ('x'); DROP TABLE nodes; --": {"columns": ["id"], "rows": [["x"]]}}},
+        {"add": {"runs": {"columns": ["id); DROP TABLE nodes; --"], "rows": [["x"]]}}},
+        {"add": {"runs": {"columns": COLUMNS, "rows": [["x"]]}}},
+        {"add": {"runs": {"columns": COLUMNS, "rows": [[{}] * len(COLUMNS)]}}},
+        {"add": {"runs": {"columns": COLUMNS, "rows": 3}}},
+        {"add": {"runs": [1]}},
+        {"add": [1]},
+        {"update": {"evaluations": {"columns": [c.name for c in columns(Evaluation)], "rows": [[None] * 11]}}},
+        {"update": {"runs": {"columns": COLUMNS, "rows": [["rnobody"] + [None] * (len(COLUMNS) - 1)]}}},
+    ],
+    ids=str,
+)
+def test_a_record_of_a_stranger_does_nothing_but_what_records_do(damaged: Any, document: dict[str, Any]) -> None:
+    damaged.add(damaged.parameters(), names=("a",))
+    before, journal = damaged.counts(), damaged.store.index.journal
+    count = journal.count()
+    assert count is not None
+    journal.append(count, document)
+    store = GraphStore(damaged.store.path)
+    with pytest.raises(StoreError), store.transaction() as tx:
+        tx.add(Run(new_id("r"), "train", "{}"))
+    with pytest.raises(StoreError):
+        names(store)
+    journal._take_back(count, OSError())
+    journal._note(count, 0)
+    assert damaged.counts() == before
 
 
 def test_a_disk_that_takes_nothing_back_leaves_the_tensors(damaged: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from mgraph_store import FORMAT_VERSION, Evaluation, GraphStore, Node, NodeTerm,
 from mgraph_store.errors import CorruptError, FormatError, StoreError
 from mgraph_store.index import changes as changes_module
 from mgraph_store.index import commits
+from mgraph_store.index import journal as journal_module
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Entry, Journal
+from mgraph_store.index.journal import Entry, Journal, packed, record_size
 from mgraph_store.rows.schema import Column
 from mgraph_store.upkeep.check import examine, journal_state
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE
@@ -305,6 +306,30 @@ def test_torn_slots_lose_nothing(graph: Any) -> None:
         slots.write_bytes(data[: slot * 4096] + bytes(4096) + data[slot * 4096 + 4096 :])
         assert graph.store.index.journal.count().number == 4
         assert problems(graph.store, deep=True) == []
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_journal_with_a_counter_of_before_is_begun_anew(graph: Any, ahead: int) -> None:
+    """There, a record behind the counter was a commit only if the index had it."""
+    graph.add(graph.parameters(), names=("a",))
+    rows(graph.store)
+    journal, slots = graph.store.index.journal, graph.store.path / "journal" / "count"
+    count = journal.count()
+    entries = list(journal.entries(count))
+    length = count.length - ahead * record_size(count.number, entries[-1].document)
+    former = journal_module._SLOT.pack(b"mgcount1", count.number - ahead, count.generation, length)
+    slots.write_bytes((former + journal_module._checksum(former)).ljust(4096, b"\0"))
+    if not ahead:
+        stale = {"remove": [["nodes", "name", ["a"]]]}
+        journal._write(count.file, journal_module._record(count.number + 1, packed(stale)), count.length)
+    assert journal.is_former()
+    GraphStore.open(graph.store.path)
+    assert problems(graph.store, deep=not ahead) == []
+    graph.add(graph.parameters(1), names=("b",))
+    assert journal.count().generation != count.generation
+    with graph.store.reading() as reader:
+        assert {n.name for n in reader.all(Node)} == {"a", "b"}
+    assert problems(graph.store, deep=True) == []
 
 
 @pytest.mark.parametrize("how", ["gone", "empty", "cut by a byte"])

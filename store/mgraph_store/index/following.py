@@ -35,8 +35,8 @@ RESTING = 1.0
 MOST_RECORDS, MOST_BYTES = 200, 1 << 20
 """How much the index may lack before a writer brings it up to date even if others wait."""
 
-_ATTEMPTS = 4
-_TRIES = 10
+_ATTEMPTS = 4  # of a reader, before it makes do with a copy because writers overtake it
+_TRIES = 10  # once a second, if others use the index
 _PATIENCE = 0.5  # seconds, for other programs, before a reader makes do with a copy
 
 
@@ -137,15 +137,21 @@ def _changed(index: Index, patience: float, change: Callable[[duckdb.DuckDBPyCon
 
 def follow_if_due(index: Index, lock: GraphLock, count: Count) -> None:
     """Bring an index up to date if it is time, under the exclusive lock of somebody whose commit is already done."""
-    applied = index.journal.applied()
-    if applied is not None and applied.generation == count.generation:
-        few = count.number - applied.number <= MOST_RECORDS and count.length - applied.length <= MOST_BYTES
-        if few and (_is_resting(index) or lock.is_awaited()):
-            _lacking.add(index.path)
-            _later.arm()
-            return
-    with contextlib.suppress(MGraphError):  # the next one tries again, and says what is wrong
+    with contextlib.suppress(MGraphError, OSError):  # the next one tries again, and says what is wrong
+        applied = index.journal.applied()
+        if applied is not None and applied.generation == count.generation:
+            few = count.number - applied.number <= MOST_RECORDS and count.length - applied.length <= MOST_BYTES
+            if few and (_is_resting(index) or lock.is_awaited()):
+                follow_later(index)
+                return
         follow(index, 0.0)
+
+
+def follow_later(index: Index) -> None:
+    """Let this process bring an index up to date in a second, or when it ends, if nobody else does."""
+    _lacking.add(index.path)
+    with contextlib.suppress(RuntimeError):  # no more threads
+        _later.arm()
 
 
 def follow_at_last() -> None:

@@ -112,7 +112,7 @@ class Index:
                 self._folder.check_file(name, own=True)
         # Checked without opening it: closing another descriptor of the file would drop DuckDB's lock on it.
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
-            raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
+            raise CorruptError(f"{self.path} is missing: `mgraph check` says what can be done.")
         return where
 
     def prepare(self) -> None:
@@ -435,7 +435,7 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
         )
         fatal = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
         if isinstance(error, fatal) or any(word in text for word in damaged):
-            return CorruptError(f"{self.path} is damaged ({first}): restore it from a copy of the graph.")
+            return CorruptError(f"{self.path} is damaged ({first}): `mgraph check` says what can be done.")
         return StoreError(f"DuckDB failed on {self.path}: {first}")
 
 

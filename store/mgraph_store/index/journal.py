@@ -98,7 +98,7 @@ class Journal:
         return former if end is None else self._followed(end)
 
     def is_former(self) -> bool:
-        """Return whether it is one of format 1, whose records are commits only if the index has them."""
+        """Return whether it has the counter of format 1: then records are commits only if the index has them."""
         end, _, former = self._slots()
         return end is None and former is not None
 
@@ -331,7 +331,7 @@ class Journal:
         return count
 
     def _slots(self) -> tuple[Count | None, Count | None, Count | None]:
-        """Read where the journal ended, and how far the index had come; or what a counter of format 1 says."""
+        """Read where the journal ended, and how far the index had come; or what a former counter says."""
         try:
             data = self._folder.read(COUNTER)
         except OSError:

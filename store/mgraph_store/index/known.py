@@ -23,6 +23,7 @@ from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
 
 _MOST = 20_000  # rows with an id, or a digest
 _FEW = 2_000  # rows of one commit; more are verified in the index, which has to take them up anyway
+_LITTLE = 1 << 20  # bytes of the journal; of more, it is quicker to ask the index
 _GROUP = {table: group for group, (tables, _) in enumerate(NAMED) for table in tables}
 _NEEDED = ("id", "name", "digest", "tensor_key", "columns")
 
@@ -165,8 +166,10 @@ class Known:
             return rows is not None
         self._rows = None
         goes_on = count.generation == rows.at.generation and count.number > rows.at.number
-        with contextlib.suppress(CorruptError):
-            if goes_on and all(rows.follow(entry.document) for entry in journal.since(rows.at, count)):
+        little = count.length - rows.at.length <= _LITTLE
+        # Whatever is wrong with a record, the index says it when it takes it up.
+        with contextlib.suppress(CorruptError, LookupError, TypeError, ValueError, AttributeError):
+            if goes_on and little and all(rows.follow(entry.document) for entry in journal.since(rows.at, count)):
                 rows.at, self._rows = count, rows
         return self._rows is not None
 

@@ -124,7 +124,9 @@ def _finish(index: Index, lock: GraphLock, graph: Folder, work: _Work) -> None:
     place, replaced = index.place(), graph.reader(index.path.name)
     try:
         for _ in range(_ROUNDS):
-            if (now := index.journal.count()) is not None and now != work.count:
+            with lock.shared():  # while nobody is writing a record
+                now = index.journal.count()
+            if now is not None and now != work.count:
                 work.catch_up(now)
             with lock.exclusive():
                 if _settled(index, lock) == work.count:

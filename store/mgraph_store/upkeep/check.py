@@ -161,7 +161,7 @@ def garbage(store: GraphStore) -> list[str]:
 
 
 def journal_state(journal: Journal, count: Count | None) -> JournalState:
-    """Examine the whole journal, as far as a counter says, looking only at checksums and numbers; never raises."""
+    """Examine the whole journal, up to a commit, looking only at checksums and numbers; never raises."""
     if count is None:
         return JournalState(journal, None, wrong="The journal is missing")
     first: Entry | None = None
