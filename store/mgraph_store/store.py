@@ -135,7 +135,7 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the graph cannot be locked, or the log cannot be reached.
         """
-        if self.index.journal.is_shared:
+        if self.index.journal.is_behind():  # so that most readers need no lock for it
             with self.lock.exclusive():
                 self.index.journal.pull()
 

@@ -199,6 +199,10 @@ class Journal:
     def pull(self) -> None:
         """Take over what others have committed elsewhere; nothing for a graph that is not shared."""
 
+    def is_behind(self) -> bool:
+        """Return whether others have committed elsewhere what is not here."""
+        return False
+
     def begin_writing(self) -> str | None:
         """Say elsewhere that tensors are being written, before the first; return a mark to be taken away at the end."""
         return None

@@ -174,6 +174,11 @@ class SharedJournal(Journal):
         return done
 
     @override
+    def is_behind(self) -> bool:
+        count = self.count()
+        return count is not None and next(self._log.since(self._position(count)), None) is not None
+
+    @override
     def pull(self) -> None:
         count = self.count()
         if count is None:
