@@ -59,15 +59,12 @@ def create(
     arch: str | Callable[..., nn.Module] | nn.Module,
     data: str | Callable[..., Any] | Task | Mapping[str, Any],
     tensors: str | None = None,
-    shared: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     workers: int | None = None,
     **space: Unpack[SpaceOptions],
 ) -> Graph:
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
-
-    ``shared`` is a URL or a directory through which other machines can :func:`join` the graph.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
     ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. They may also be objects: a function
@@ -85,7 +82,7 @@ def create(
     refuse_unknown("create", space, SpaceOptions)
     place = Path(path).absolute()
     specs = arch_spec(arch, place), data_spec(data, place)
-    store = create_graph(place, *specs, tensors=tensors, shared=shared, **_with_loss(space, place))
+    store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
     return Graph(store, device=device, threads=threads, workers=workers)
 
 
@@ -129,6 +126,33 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
+def share(
+    place: str,
+    directory: PathLike,
+    *,
+    arch: str | Callable[..., nn.Module] | nn.Module,
+    data: str | Callable[..., Any] | Task | Mapping[str, Any],
+    device: str = "auto",
+    threads: int | None = None,
+    **space: Unpack[SpaceOptions],
+) -> Graph:
+    """Create a graph that other machines can :func:`join`, with its first space, and open it.
+
+    ``place`` is a URL, or a directory on a disk that all of them have mounted: tensors and commits go there. Everything
+    else is as for :func:`create`. Raises NameTakenError if there is something at the place, and StoreError if it cannot
+    be reached or written.
+
+    >>> g = mgraph.share("s3://bucket/digits", "digits.mgraph", arch="cnn", data="digits")
+    """
+    from mgraph.session.objects import arch_spec, data_spec
+    from mgraph.session.spaces import create_graph
+
+    refuse_unknown("share", space, SpaceOptions)
+    path = Path(directory).absolute()
+    specs = arch_spec(arch, path), data_spec(data, path)
+    return Graph(create_graph(path, *specs, shared=place, **_with_loss(space, path)), device=device, threads=threads)
+
+
 def join(
     place: str,
     directory: PathLike,
@@ -139,7 +163,7 @@ def join(
 ) -> Graph:
     """Make this machine's directory of a graph that machines share at a URL or in a directory, and open it.
 
-    :func:`create` with ``shared`` makes such a graph; keywords are those of :func:`open`. Raises NotFoundError if there
+    :func:`share` makes such a graph; keywords are those of :func:`open`. Raises NotFoundError if there
     is none at the place, NameTakenError if there is something at ``directory``, and StoreError if the place cannot be
     reached; then nothing is left behind.
 

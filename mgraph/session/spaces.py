@@ -119,8 +119,6 @@ def create_graph(
     shared: str | None = None,
 ) -> GraphStore:
     """Create a graph with its first space, or nothing at all; its tensors may be at a URL, or all of it be shared."""
-    if tensors is not None and shared is not None:
-        raise InputError("A shared graph has its tensors where it is shared: give only one of the two places.")
     path = path.absolute()
     if path.exists():
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")

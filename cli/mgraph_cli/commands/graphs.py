@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import SpaceOptions
+from mgraph.errors import InputError
 from mgraph_cli.completion import ARCHS, DATA
 from mgraph_cli.options import keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
@@ -49,7 +50,12 @@ def init(
     """
     import mgraph
 
-    graph = mgraph.create(directory, arch=arch, data=data, tensors=tensors, shared=shared, **space)
+    if shared is None:
+        graph = mgraph.create(directory, arch=arch, data=data, tensors=tensors, **space)
+    elif tensors is None:
+        graph = mgraph.share(shared, directory, arch=arch, data=data, **space)
+    else:
+        raise InputError("A shared graph has its tensors where it is shared: give only one of the two places.")
     note(f"Made {directory}.")
     emit_one(_shown(graph.spaces()[0], form), form=form)
 
