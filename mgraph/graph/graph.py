@@ -171,7 +171,7 @@ def join(
     """
     from mgraph_store.machines import join
 
-    return Graph(join(directory, place), device=device, trust=trust, threads=threads)
+    return Graph(join(Path(directory), place), device=device, trust=trust, threads=threads)
 
 
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
