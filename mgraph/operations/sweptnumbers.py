@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mgraph.data.task import Task
@@ -42,7 +44,7 @@ def recalled(swept: SweepData | None, task: Task, coefficients: Floats) -> dict[
 
 def own_numbers(reader: Reader, node: Node, workspace: Workspace, policy: str) -> dict[str, dict[str, Measured]] | None:
     """Return the numbers stored with a node; None unless all were measured as they would be now."""
-    same = {"sweep_id": None, "subset": "all", "batchnorm": policy, "precision": "fp32"}
+    same: dict[str, Any] = {"sweep_id": None, "subset": "all", "batchnorm": policy, "precision": "fp32"}
     rows = {(e.split, e.metric): e for e in reader.all(Evaluation, node_id=node.id, **same)}
     names = [LOSS.name, *(m.name for m in workspace.task.metrics)]
     if any((split, name) not in rows for split in SPLITS for name in names):

@@ -150,8 +150,8 @@ class Known:
             return
         parts = []
         for table, listed in _TABLES.items():
-            values = ", ".join(f'"{name}"' if name in listed else "NULL" for name in _NEEDED)
-            parts.append(f"SELECT '{table}', {values} FROM {table}")
+            wanted = ", ".join(f'"{name}"' if name in listed else "NULL" for name in _NEEDED)
+            parts.append(f"SELECT '{table}', {wanted} FROM {table}")
         found = con.execute(f"{' UNION ALL '.join(parts)} LIMIT {_MOST + 1}").fetchall()
         if len(found) <= _MOST:
             rows = _Rows(count)
