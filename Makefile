@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are processors: some tests wait for processes that they have started.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .PHONY: demo test lint format stress bench docs docs-site release clean
 
@@ -11,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/mgraph demo --output demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not stress"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stress"
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
