@@ -114,6 +114,7 @@ def _command(line: str) -> str:
 def _mgraph(arguments: list[str]) -> str:
     """Run a command in this process: loading torch anew for each would cost minutes."""
     from mgraph_cli.main import cli
+    from mgraph_store.index.following import follow_at_last
 
     output = io.StringIO()
     code: Any = 0
@@ -122,6 +123,7 @@ def _mgraph(arguments: list[str]) -> str:
             cli.main(arguments, prog_name="mgraph")
         except SystemExit as end:
             code = end.code
+    follow_at_last()  # as when a process ends
     text = output.getvalue()
     if code and not text.startswith("Error:"):  # an error that a page shows on purpose is output, too
         raise RuntimeError(f"$ mgraph {shlex.join(arguments)}\nexited with {code}:\n{text}")

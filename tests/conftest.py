@@ -199,6 +199,7 @@ class Commands:
     def __call__(self, *args: Any, code: int | None = 0) -> Outcome:
         """Run one and check its exit code, if one is expected."""
         from mgraph_cli.main import cli
+        from mgraph_store.index.following import follow_at_last
 
         separate = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
         before = Path.cwd()
@@ -207,6 +208,7 @@ class Commands:
             result = CliRunner(**separate).invoke(cli, [str(a) for a in args], prog_name="mgraph")
         finally:
             os.chdir(before)
+        follow_at_last()  # as when a process ends
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert code in (None, result.exit_code), (args, result.exit_code, result.stdout, result.stderr)
@@ -229,6 +231,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     merged from s.
     """
     import mgraph
+    from mgraph_store.index.following import follow_at_last
 
     path = tmp_path_factory.mktemp("template") / "digits.mgraph"
     g = mgraph.create(path, arch=ARCH, data="digits", device="cpu")
@@ -240,6 +243,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
     g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
     s.merge(name="m", best=True)
+    follow_at_last()
     return path
 
 
@@ -281,7 +285,9 @@ def snapshot() -> Callable[..., dict[str, Any]]:
         }
         state["here"] = sorted(p.name for p in path.parent.iterdir())
         # The same bytes are the same rows: most commands that are refused do not even touch the index.
-        files = [p for p in (path / "index.duckdb", path / "index.duckdb.wal") if p.exists()]
+        files = [
+            p for p in (path / "index.duckdb", path / "index.duckdb.wal", *path.glob("journal/*.log")) if p.exists()
+        ]
         bytes_ = tuple(hashlib.sha1(p.read_bytes(), usedforsecurity=False).hexdigest() for p in files)
         if bytes_ not in known:
             known[bytes_] = rows(path)

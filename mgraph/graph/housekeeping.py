@@ -130,6 +130,15 @@ class Housekeeping(Opened):
 
         return copy(self.session.store, Path(path))
 
+    def pull(self) -> None:
+        """Take over what other machines have committed to a shared graph since it was opened or last changed:
+        ``g.pull()``.
+
+        Each commit does so by itself. Raises StoreError if the place where the graph is shared cannot be reached. Does
+        nothing for a graph that is not shared.
+        """
+        self.session.store.pull()
+
     def usage(self) -> dict[str, Any]:
         """Return where the bytes are, by kind and by connection, and what recipes and sharing save."""
         from mgraph.bookkeeping.upkeep import usage

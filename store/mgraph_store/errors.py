@@ -112,6 +112,10 @@ class MovedWarning(MGraphWarning):
     """The graph's directory was moved while it was in use."""
 
 
+class UnseenCommitsWarning(MGraphWarning):
+    """The graph is shared with other machines, and what they have committed cannot be read now."""
+
+
 class ConflictError(StoreError):
     """Another process has changed what this one was about to change."""
 
@@ -133,6 +137,16 @@ class CorruptError(StoreError):
     """Stored data is missing or damaged."""
 
     kind = "corrupt"
+
+
+class BehindError(CorruptError):
+    """The index lacks commits that the journal has; whoever may write brings it up to date."""
+
+
+class OutcomeUnknownError(StoreError):
+    """The disk failed so that nobody can say whether a commit was stored."""
+
+    kind = "unknown"
 
 
 class LockTimeoutError(StoreError, TimeoutError):

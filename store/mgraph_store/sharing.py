@@ -8,9 +8,10 @@ objects are hidden only while no row can be added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mgraph_store.errors import MGraphError
+from mgraph_store.index.following import reading
 from mgraph_store.index.index import Index
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
@@ -31,12 +32,11 @@ def parameters_at(
     found: dict[str, Place] = {}
     wanted = sorted(set(digests))
     try:
-        if index.known.lack(index.journal.count(), wanted):
+        if _surely_lacks(index, lock, wanted):
             return found
-        index.prepare()
-        with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
+        with reading(index, lock) as con:
             nodes = Reader(con).all(Node, digest=wanted)
-            index.known.learn(con, index.journal.count())
+            index.known.learn(con, index.journal)
     except MGraphError:
         return found  # then they are written again
     for node in nodes:
@@ -57,12 +57,11 @@ def buffers_at(
 ) -> str | None:
     """Find the key of undamaged buffers with this digest, if the graph has any, as for parameters."""
     try:
-        if index.known.lack(index.journal.count(), [wanted]):
+        if _surely_lacks(index, lock, [wanted]):
             return None
-        index.prepare()
-        with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
+        with reading(index, lock) as con:
             rows = Reader(con).all(NodeBuffers, digest=wanted)
-            index.known.learn(con, index.journal.count())
+            index.known.learn(con, index.journal)
     except MGraphError:
         return None
     for key in dict.fromkeys(row.tensor_key for row in rows):
@@ -78,3 +77,13 @@ def buffers_at(
         except MGraphError:
             continue
     return None
+
+
+def _surely_lacks(index: Index, lock: GraphLock, wanted: Sequence[str]) -> bool:
+    """Return whether the graph has none of these digests, as far as that can be said without opening the index."""
+    journal, known = index.journal, index.known
+    if known and not known.lack(journal.count(), wanted):
+        with lock.shared():  # perhaps others have committed
+            count = journal.count()
+            return count is not None and known.follow(journal, count) and known.lack(count, wanted)
+    return bool(known)

@@ -206,8 +206,8 @@ def test_cut_and_removed_files(logged: Path, tmp_path: Path, count: int) -> None
             files = {"log": next(journal.glob("*.log")), "count": journal / "count"}
             what = how(files.get(name, logged / name), random.Random(seed))
             found = judge(logged, sound, what)
-            # The counter has a second slot, and nothing but zeros at the end of both.
-            assert found or (name, how) == ("count", damage.cut), what
+            # The slots only save looking, and what DuckDB's log has lost, the journal gives back without a word.
+            assert found or name in ("count", "index.duckdb.wal"), what
             put_back(logged, copy)
 
 

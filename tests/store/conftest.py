@@ -27,6 +27,7 @@ from mgraph_store import (
     columns,
     new_id,
 )
+from mgraph_store.index import following
 
 LAYOUT = Layout(
     (
@@ -140,6 +141,12 @@ def _empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return GraphStore.create(tmp_path_factory.mktemp("empty") / "test.mgraph").path
 
 
+@pytest.fixture(scope="session")
+def copied_helper(_empty: Path) -> Callable[[Path], Helper]:
+    """Make a graph with one small space at a path, as quickly as may be; nobody checks it at the end."""
+    return lambda path: Helper(GraphStore.open(shutil.copytree(_empty, path), lock_timeout=30))
+
+
 @pytest.fixture
 def store(_empty: Path, tmp_path: Path) -> GraphStore:
     return GraphStore.open(shutil.copytree(_empty, tmp_path / "test.mgraph"), lock_timeout=10)
@@ -153,9 +160,16 @@ def graph(store: GraphStore) -> Iterator[Helper]:
 
 
 @pytest.fixture
-def damaged(store: GraphStore) -> Helper:
-    """A graph that the test will spoil: not checked at the end."""
+def damaged(store: GraphStore, monkeypatch: pytest.MonkeyPatch) -> Helper:
+    """A graph that the test will spoil, not checked at the end; its index follows every commit at once."""
+    monkeypatch.setattr(following, "RESTING", 0.0)
     return Helper(store)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no index follow by itself a second after a test has written: that would open it at any moment."""
+    monkeypatch.setattr(following._Later, "arm", lambda _: None)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,23 +258,44 @@ def test_many_threads_read_at_once(graph: Any) -> None:
     assert count(graph.store) == 4
 
 
+def rename(graph: Any, node: Node, name: str) -> None:
+    with graph.store.transaction() as tx:
+        tx.update(replace(node, name=name))
+
+
 @pytest.mark.parametrize("read_only", [True, False])
 def test_a_connection_of_ones_own_in_this_process_is_waited_for_and_then_named(
     graph: Any, monkeypatch: pytest.MonkeyPatch, read_only: bool
 ) -> None:
+    (a,) = graph.add(graph.parameters(), names=("a",))
+    assert count(graph.store) == 1
     notebook = duckdb.connect(str(graph.store.index.path), read_only=read_only)
     monkeypatch.setattr("mgraph_store.index.index._OWN_PATIENCE", 0.3)
     try:
         begun = time.monotonic()
         with pytest.raises(LockTimeoutError, match=rf"open in this very process \({os.getpid()}\).* close it"):
-            graph.add(graph.parameters(), names=("a",))
+            rename(graph, a, "b")
         assert time.monotonic() - begun >= 0.3
         if not read_only:
             with pytest.raises(LockTimeoutError, match="by a DuckDB connection that is not mgraph's"):
                 count(graph.store)
         monkeypatch.undo()
         threading.Timer(0.3, notebook.close).start()
-        graph.add(graph.parameters(), names=("a",))  # waits until it is closed
+        rename(graph, a, "b")  # waits until it is closed
     finally:
         notebook.close()
+    with graph.store.reading() as reader:
+        assert reader.find_node("b").id == a.id
+
+
+def test_a_connection_that_reads_hinders_neither_who_adds_nor_who_reads(graph: Any) -> None:
+    graph.add(graph.parameters(), names=("a",))
     assert count(graph.store) == 1
+    with duckdb.connect(str(graph.store.index.path), read_only=True) as notebook:
+        for seed in (1, 2):
+            graph.add(graph.parameters(seed))
+        assert [count(graph.store) for _ in range(2)] == [3, 3]  # through a copy
+        assert notebook.execute("SELECT count(*) FROM nodes").fetchall() == [(1,)]
+    assert count(graph.store) == 3
+    with duckdb.connect(str(graph.store.index.path), read_only=True) as notebook:
+        assert notebook.execute("SELECT count(*) FROM nodes").fetchall() == [(3,)]

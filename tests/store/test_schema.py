@@ -107,6 +107,7 @@ def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) ->
 def test_the_views_in_the_file_are_those_of_the_command_line(graph: Any) -> None:
     """Another program that opens the file finds what ``mgraph sql`` shows, and can open it with DuckDB 1.4."""
     graph.add(graph.parameters(), graph.parameters(1), names=("a", "b"))
+    graph.counts()  # now the index has it
     with duckdb.connect(str(graph.store.path / "index.duckdb"), read_only=True) as con:
         names = [column for column, *_ in con.execute("SELECT * FROM easy.modes").description]
         rows = con.execute("SELECT * FROM easy.modes ORDER BY id").fetchall()

@@ -289,6 +289,7 @@ def test_a_damaged_index_is_said_to_be_one(tmp_path: Path) -> None:
 
 def test_views_that_a_stranger_has_stored_are_not_asked(graph: Any) -> None:
     graph.add(graph.parameters(), names=("a",))
+    graph.counts()  # now the index has it
     index = graph.store.path / "index.duckdb"
     with duckdb.connect(str(index)) as con:
         con.execute("CREATE OR REPLACE VIEW easy.modes AS SELECT 'forged' AS name")

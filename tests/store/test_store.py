@@ -37,6 +37,7 @@ from mgraph_store.errors import (
     StoreError,
 )
 from mgraph_store.folder import put_in_place
+from mgraph_store.index.journal import Journal
 from mgraph_store.rows.records import now
 from mgraph_store.upkeep.copying import copy
 
@@ -251,16 +252,14 @@ def test_an_exception_leaves_no_trace(graph: Any, failure: type[BaseException]) 
 
 
 def test_a_commit_cut_short_is_all_or_nothing(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C right after DuckDB's COMMIT: the rows are there, so their tensors must stay."""
-    from mgraph_store import transaction
+    """Ctrl-C right after the record was written: it is committed, so its tensors must stay."""
+    real = Journal.append
 
-    real = transaction.Transaction._store
-
-    def interrupted(self: Any, con: Any) -> None:
-        real(self, con)
+    def interrupted(*given: Any) -> None:
+        real(*given)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transaction.Transaction, "_store", interrupted)
+    monkeypatch.setattr(Journal, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
         graph.add(graph.parameters(5), names=("kept",))
     monkeypatch.undo()
@@ -402,6 +401,7 @@ def test_a_full_disk_at_the_commit_leaves_nothing(graph: Any, monkeypatch: pytes
         con.execute("SELECT error('Could not write file: No space left on device')")
 
     files = graph.files()
+    monkeypatch.setattr("mgraph_store.transaction.Transaction._commit_what_is_known_to_fit", lambda _: None)
     monkeypatch.setattr("mgraph_store.transaction.Transaction._store", full)
     with pytest.raises(StoreError, match=r"No space left for .*index\.duckdb"):
         graph.add(graph.parameters())

@@ -36,7 +36,7 @@ from mgraph_store import (
 from mgraph_store.errors import CorruptError, FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances, instances
-from mgraph_store.index.journal import Journal
+from mgraph_store.index.journal import Journal, packed, record
 from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
 from mgraph_store.transaction import Transaction
@@ -352,6 +352,7 @@ def test_usage_counts_every_byte_once(graph: Any) -> None:
 def newer(graph: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Let there be a format after the present one; what its step has met."""
     graph.add(graph.parameters(), names=("a",))
+    ids(graph)  # now the index has it
     met: list[Any] = []
 
     def step(con: Any) -> None:
@@ -396,6 +397,10 @@ def test_what_an_older_mgraph_adds_is_read(graph: Any, newer: list[Any], monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
         graph.add(graph.parameters(1), names=("b",))
+        shutil.copytree(graph.store.path, graph.store.path.parent / "left.mgraph")
+        ids(graph)
+    with pytest.raises(FormatError, match=r"commits that only an mgraph of that format can put into its index: give"):
+        GraphStore.open(graph.store.path.parent / "left.mgraph")
     with store.reading() as reader:
         assert {n.name for n in reader.all(Node)} == {"a", "b"}
     assert newer == [1, 2]
@@ -491,7 +496,7 @@ def test_an_upgrade_that_is_killed(tmp_path: Path, where: str) -> None:
     stale = {"remove": [["evaluations", "split", ["test"]]]}  # of a commit that was never made
     count = journal.count()
     assert count is not None
-    journal.prepare(count, stale)
+    journal._write(count.file, record(count.number + 1, packed(stale)), count.length)
     script = """
 import os, sys
 import duckdb
@@ -510,7 +515,7 @@ elif where == "before the commit":
 elif where == "before the journal":
     journal.Journal.begin = die
 else:
-    journal.Journal._seal = die
+    journal.Journal._note = die
 GraphStore.open(sys.argv[1]) if where not in ("in a step", "before the commit") else None
 GraphStore(Path(sys.argv[1])).upgrade()
 """

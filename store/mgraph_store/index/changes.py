@@ -88,11 +88,15 @@ class Changes:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Changes:
-        """Read what :meth:`document` wrote; FormatError if its tables differ from those of this version."""
-        added, replaced = (
-            {table: _rows(table, part) for table, part in document.get(key, {}).items()} for key in ("add", "update")
-        )
-        return cls(added, replaced, [(table, column, values) for table, column, values in document.get("remove", ())])
+        """Read what :meth:`document` wrote; FormatError if it is something else, or of another version."""
+        try:
+            added, replaced = (
+                {table: _rows(table, part) for table, part in document.get(key, {}).items()}
+                for key in ("add", "update")
+            )
+            return cls(added, replaced, [_removal(*part) for part in document.get("remove", ())])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"The journal has a record that cannot be read ({error}).") from None
 
 
 def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str, Any]]:
@@ -176,6 +180,12 @@ def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _removal(table: str, column: str, values: list[Any]) -> tuple[str, str, list[Any]]:
+    if table not in TABLES or column not in {c.name for c in columns(TABLES[table])} or not isinstance(values, list):
+        raise FormatError(f"The journal removes rows by {column} of {table}, which are not of this version.")
+    return table, column, values
 
 
 def _rows(table: str, part: Mapping[str, Any]) -> list[Row]:

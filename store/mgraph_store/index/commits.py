@@ -1,19 +1,18 @@
-"""Commits: the order in which index and journal are written, and how each is rebuilt from the other.
+"""How the index is made from the journal, and the journal begun anew from the index.
 
-See :mod:`mgraph_store.index.journal` for what is written when. All functions except :func:`replay` are called under the
-exclusive lock.
+See :mod:`mgraph_store.index.journal` for what is written when. :func:`settle` is called under the exclusive lock.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 import duckdb
 
-from mgraph_store.errors import FormatError
+from mgraph_store.errors import CorruptError, FormatError, NotFoundError, StoreError
 from mgraph_store.index.changes import PART, Changes, parts
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
@@ -28,31 +27,73 @@ def number_of(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
-    """Bring the journal up to date with an index that is not behind it, and clean up after a crash."""
+    """Give an index, in its open transaction, all commits of the journal, or begin a journal that lacks some.
+
+    Raises
+    ------
+    CorruptError
+        If the index lacks commits, and so does the journal.
+    """
+    count = catch_up(con, journal)
+    number = number_of(con)
+    # What is written behind a gap could never be read back.
+    if journal.is_former() or number > count.number or not journal.reaches(count):
+        return journal.begin(number, parts(con))
+    return count
+
+
+def catch_up(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
+    """Give an index, in its open transaction, all commits of the journal; return the last one. Errors as
+    :func:`settle`."""
     number, count = number_of(con), journal.count()
-    if count is not None and not journal.reaches(count):
-        count = None  # missing or truncated: anything written after a gap could never be read back
-    if count is not None and number == count.number:
+    if count is None:
+        raise gone(journal)
+    if number >= count.number:
         return count
-    if count is not None and number == count.number + 1:
-        prepared = journal.prepared(count)
-        if prepared is not None:
-            journal.seal(prepared)
-            return prepared
-    return journal.begin(number, parts(con))
+    if journal.is_former():
+        raise lost(journal, number, count)
+    try:
+        journal.flush(count)  # before the index says that it has them
+    except FileNotFoundError:
+        pass  # which is told below
+    except OSError as error:
+        raise StoreError(f"The journal of graph {journal.graph} cannot be flushed ({error.strerror}).") from error
+    follow(con, journal, count)
+    return count
 
 
-def prepare(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count, changes: Changes) -> Count:
-    """Write the record of a transaction that is about to be committed, and its number into the index."""
-    con.execute("UPDATE meta SET commits = ?", [count.number + 1])
-    return journal.prepare(count, changes.document())
+def follow(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count) -> None:
+    """Give an index, in its open transaction, the commits that it lacks.
+
+    Raises
+    ------
+    CorruptError
+        If the journal lacks one of them, or has others than those that the index was made from.
+    """
+    number = number_of(con)
+    try:
+        _apply(con, journal.since(number, count))
+    except (CorruptError, NotFoundError):
+        raise lost(journal, number, count) from None
+    con.execute("UPDATE meta SET commits = ?", [count.number])
 
 
-def seal(journal: Journal, count: Count) -> None:
-    """Count a transaction that was committed."""
-    # The rows are safe. If the disk refuses this last write, the next writer makes up for it.
-    with contextlib.suppress(OSError):
-        journal.seal(count)
+def lost(journal: Journal, number: int, count: Count) -> CorruptError:
+    """Return the error for an index with so many commits of so many, that cannot be given the others."""
+    missing = count.number - number
+    return CorruptError(
+        f"Graph {journal.graph} has lost its last {'commit' if missing == 1 else f'{missing} commits'}: the index has "
+        f"{number} of {count.number}, and the journal cannot give it the others: `mgraph check` says what is lost, "
+        "`mgraph check --repair` brings back what the journal has."
+    )
+
+
+def gone(journal: Journal) -> CorruptError:
+    """Return the error for a graph without a journal, of which nobody knows what it had that the index has not."""
+    return CorruptError(
+        f"Graph {journal.graph} has lost its journal, and perhaps commits with it: `mgraph check --repair` begins a "
+        "new one with all rows of the index."
+    )
 
 
 def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
@@ -63,12 +104,20 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
     FormatError
         If the journal has another format.
     """
-    number, waiting, filled = 0, Changes(), 0
-    present = schema.FORMAT_VERSION
+    rest = iter(entries)
+    first = next(rest)
     con.begin()
-    for i, entry in enumerate(entries):
-        if i == 0:
-            _begin(con, entry.document.get("meta", {}), comments)
+    _begin(con, first.document.get("meta", {}), comments)
+    number = _apply(con, itertools.chain([first], rest))
+    con.execute("UPDATE meta SET commits = ?, format_version = ?", [number, schema.FORMAT_VERSION])
+    con.commit()
+    return number
+
+
+def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
+    """Do what some records say, new rows together as far as possible; return the number of the last one."""
+    number, waiting, filled = 0, Changes(), 0
+    for entry in entries:
         changes = Changes.from_document(entry.document)
         for table, rows in changes.added.items():
             waiting.added.setdefault(table, []).extend(rows)
@@ -79,8 +128,6 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
             Changes({}, changes.replaced, changes.removed).apply(con)
         number = entry.number
     waiting.apply(con)
-    con.execute("UPDATE meta SET commits = ?, format_version = ?", [number, present])
-    con.commit()
     return number
 
 

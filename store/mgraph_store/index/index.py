@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import (
+    BehindError,
     CorruptError,
     FormatError,
     InputError,
@@ -30,11 +32,12 @@ from mgraph_store.errors import (
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
 from mgraph_store.index.changes import empty, insert_rows, parts
-from mgraph_store.index.commits import number_of, settle
+from mgraph_store.index.commits import follow, gone, lost, number_of, replay, settle
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
-from mgraph_store.index.journal import Count, Journal
-from mgraph_store.index.known import KnownDigests
+from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.index.known import Known
+from mgraph_store.index.shared import journal_at
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -71,7 +74,8 @@ class Index:
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
         self.found: int | None = None  # its format when last looked at
-        self.known = KnownDigests()
+        self.known = Known()
+        self._journal: Journal | None = None
 
     @property
     def path(self) -> Path:
@@ -86,7 +90,9 @@ class Index:
     @property
     def journal(self) -> Journal:
         """The journal beside it."""
-        return Journal(self._folder.sub(JOURNAL))
+        if self._journal is None:
+            self._journal = journal_at(self._folder, JOURNAL)
+        return self._journal
 
     def place(self) -> Path:
         """Return the path at which the file is now, for DuckDB, which opens files by their path.
@@ -106,7 +112,7 @@ class Index:
                 self._folder.check_file(name, own=True)
         # Checked without opening it: closing another descriptor of the file would drop DuckDB's lock on it.
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
-            raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
+            raise CorruptError(f"{self.path} is missing: `mgraph check` says what can be done.")
         return where
 
     def prepare(self) -> None:
@@ -129,9 +135,12 @@ class Index:
         if self._folder.has(log := f"{self._name}.wal"):
             self._folder.copy_file(log, folder)
 
-    def create(self) -> None:
-        """Make an empty index of the current format, and its journal; StoreError or OSError if the disk refuses."""
-        moment = now().replace(tzinfo=None)
+    def create(self, moment: datetime | None = None) -> None:
+        """Make an empty index of the current format, and its journal; StoreError or OSError if the disk refuses.
+
+        ``moment`` is when the graph was made, in UTC without a zone; by default now.
+        """
+        moment = moment or now().replace(tzinfo=None)
         try:
             if schema.FORMAT_VERSION in _EMPTY:  # to copy takes a quarter of the time
                 self.path.write_bytes(_EMPTY[schema.FORMAT_VERSION])
@@ -150,57 +159,101 @@ class Index:
             raise self.translate(error) from error
         _EMPTY[schema.FORMAT_VERSION] = self.path.read_bytes()
 
+    def create_from(self, number: int, document: dict[str, Any]) -> None:
+        """Make an index and its journal from a record that describes a whole graph as of a commit."""
+        if number == 0:
+            self.create(datetime.fromisoformat(document["meta"]["created"]))
+            return
+        self.journal.begin(number, [document])
+        try:
+            with duckdb.connect(str(self.path), config={**CONFIG, **STORAGE, "enable_external_access": "false"}) as con:
+                replay(con, [Entry(number, document)])
+        except duckdb.Error as error:
+            raise self.translate(error) from error
+
     @contextlib.contextmanager
     def connect(
-        self, *, read_only: bool, patience: float = 0.0, behind: bool = False
+        self, *, read_only: bool, patience: float = 0.0, behind: bool = False, copied: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the index, check its format, and close it again; the caller holds the graph's lock.
+
+        To be read, it must have all commits of the journal, unless it may be ``behind``. If it has not, a copy is
+        brought up to date instead, if it may be ``copied``. To be written, it must be settled first
+        (:mod:`mgraph_store.index.commits`).
 
         Raises
         ------
         CorruptError, FormatError
-            If it is damaged, or is not an index that this version reads; or if it has lost commits, unless it may be
-            ``behind`` the counter.
+            If it is damaged, or is not an index that this version reads, or if it has lost commits.
+        BehindError
+            If it must be brought up to date first.
         LockTimeoutError
             If a program that ignores our lock still has it open after ``patience`` seconds.
         """
         with self._opened(read_only, patience) as con:
             found, commits = self._check_format(con)
-            if not behind:
-                self._check_count(commits, self.journal.count())
-            if found == schema.FORMAT_VERSION:
+            if not read_only and found < schema.FORMAT_VERSION:
+                raise OldFormatError(self._must_be_upgraded(found))
+            if (behind or not read_only or self._is_behind(commits, copied) is None) and found == schema.FORMAT_VERSION:
                 yield con
                 return
-            if not read_only:
-                raise OldFormatError(self._must_be_upgraded(found))
-        with self._opened(True, patience, self._in_present_format(found, commits)) as con:
+            count = self.journal.count()
+        with self._opened(True, patience, self._copy(found, commits, count)) as con:
             yield con
 
     def check(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
-        """Check that a copy of the index is of the current format and has all commits that the counter said it had.
+        """Check that a copy of the index is of the current format and has all commits that there were.
 
         Raises
         ------
         CorruptError, FormatError
             If it is not, or has not.
         """
-        _, commits = self._check_format(con)
-        self._check_count(commits, count)
+        found, commits = self._check_format(con)
+        self.require_present(found)
+        if count is not None and commits < count.number:
+            raise lost(self.journal, commits, count)
 
     def format(self, patience: float) -> int:
         """Return the format of the index, the current one or an older one; errors as :meth:`connect`."""
         with self._opened(True, patience) as con:
             return self._check_format(con)[0]
 
-    def place_to_read(self, patience: float) -> Path:
+    def place_to_read(self, patience: float, *, copied: bool = False) -> Path:
         """Return a path at which another process may read the index in the current format, with no commits lost.
 
         Errors as :meth:`connect`; the caller holds the graph's lock.
         """
         with self._opened(True, patience) as con:
             found, commits = self._check_format(con)
-        self._check_count(commits, self.journal.count())
-        return self.place() if found == schema.FORMAT_VERSION else self._in_present_format(found, commits)
+        if self._is_behind(commits, copied) is None and found == schema.FORMAT_VERSION:
+            return self.place()
+        return self._copy(found, commits, self.journal.count())
+
+    def may_be_behind(self) -> bool:
+        """Return whether this lacks commits that the journal has, as far as one can tell without opening it."""
+        if self.found is not None and self.found < schema.FORMAT_VERSION:
+            return False
+        journal = self.journal
+        return not journal.is_former() and journal.count() != journal.applied()
+
+    def _is_behind(self, commits: int, copied: bool) -> Count | None:
+        """Return the last commit if an index with so many of them lacks it; BehindError unless it may be copied."""
+        count = self.journal.count()
+        if count is None and self.found == schema.FORMAT_VERSION:
+            raise gone(self.journal)
+        if count is None or commits >= count.number:
+            return None
+        if self.journal.is_former():
+            raise lost(self.journal, commits, count)
+        if self.found != schema.FORMAT_VERSION:
+            raise FormatError(
+                f"Graph {self.path.parent} has format {self.found} and commits that only an mgraph of that format can "
+                "put into its index: give any command with that one first, for example mgraph ls."
+            )
+        if not copied:
+            raise BehindError(f"The index of graph {self.path.parent} has {commits} of {count.number} commits.")
+        return count
 
     def migrate(self, patience: float) -> int:
         """Upgrade an index from an older format to the current one; the caller holds the graph's lock exclusively.
@@ -209,7 +262,8 @@ class Index:
         """
         with self._opened(False, patience) as con:  # this leaves no DuckDB log beside the file
             found, commits = self._check_format(con)
-            self._check_count(commits, self.journal.count())
+            if found < schema.FORMAT_VERSION:
+                self._is_behind(commits, False)
         if found < schema.FORMAT_VERSION:
             self._rewrite(found)
             # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
@@ -217,7 +271,9 @@ class Index:
                 self.journal.begin(number_of(con), parts(con))
         else:  # an upgrade that was stopped in between is completed
             with self._opened(False, patience) as con:
+                con.begin()
                 settle(con, self.journal)
+                con.commit()
         return found
 
     def _rewrite(self, found: int) -> None:
@@ -248,15 +304,25 @@ class Index:
             "be read as it is; to change it, give mgraph upgrade (after which an older mgraph cannot open it any more)."
         )
 
-    def _in_present_format(self, found: int, commits: int) -> Path:
+    def _copy(self, found: int, commits: int, count: Count | None) -> Path:
         place = self.place()
+        old = found < schema.FORMAT_VERSION
+
+        def bring(con: duckdb.DuckDBPyConnection) -> None:
+            if old:
+                migrations.take_steps(con, found)
+            elif count is not None:
+                follow(con, self.journal, count)
+
+        state = (found, commits if old else count, place.stat().st_ino)
         try:
-            return older.in_present_format(place, (found, commits, place.stat().st_ino), self.copy_whole_to)
+            return older.copied(place, state, self.copy_whole_to, bring)
         except duckdb.Error as error:
             raise self.translate(error) from error
         except OSError as error:
+            why = f"has format {found}" if old else f"has commits that {self.path.name} has not, and cannot be written"
             raise StoreError(
-                f"Graph {self.path.parent} has format {found} and is read through a copy of its index, for which there "
+                f"Graph {self.path.parent} {why}, and is read through a copy of its index, for which there "
                 f"is no room below {tempfile.gettempdir()} ({error.strerror or error})."
             ) from error
 
@@ -309,15 +375,6 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
         if ours is None or not os.path.samestat(found, ours):
             raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
 
-    def _check_count(self, commits: int, count: Count | None) -> None:
-        if count is not None and commits < count.number:
-            lost = count.number - commits
-            raise CorruptError(
-                f"Graph {self.path.parent} has lost its last {'commit' if lost == 1 else f'{lost} commits'}: the index "
-                f"has {commits} of {count.number}: `mgraph check` says what is lost, `mgraph check --repair` brings it "
-                "back from the journal."
-            )
-
     def _check_format(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Return the format, and how many commits it has seen; FormatError if this version cannot read it."""
         try:
@@ -367,10 +424,18 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
             )
         if "Permission denied" in text or "Read-only file system" in text:
             return StoreError(f"{self.path} is not accessible to this user ({first}).")
-        damaged = ("not a valid DuckDB", "Corrupt", "corrupt", "checksum", "WAL file", "deserialize")
+        damaged = (
+            "not a valid DuckDB",
+            "Corrupt",
+            "corrupt",
+            "checksum",
+            "WAL file",
+            "deserialize",
+            "read enough bytes",
+        )
         fatal = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
         if isinstance(error, fatal) or any(word in text for word in damaged):
-            return CorruptError(f"{self.path} is damaged ({first}): restore it from a copy of the graph.")
+            return CorruptError(f"{self.path} is damaged ({first}): `mgraph check` says what can be done.")
         return StoreError(f"DuckDB failed on {self.path}: {first}")
 
 

@@ -1,17 +1,21 @@
-"""The journal: every commit a second time, in our own files beside the index, so that no loss there goes unnoticed.
+"""The journal: the record of a commit *is* the commit; the index is made from the records.
 
-DuckDB silently drops the tail of a damaged write-ahead log, and an index restored from an older copy looks like any
-other. Therefore a commit writes three things, each on the disk before the next begins:
+A transaction is committed when its record is at the end of the journal, and on the disk. Nothing else is waited for:
+the index follows when there is time (:mod:`mgraph_store.index.following`), in one DuckDB transaction that also sets
+``meta.commits`` to the number of the last record it has. So the index may be behind the journal, but is never ahead of
+it: whoever brings it up to date flushes the journal first. A record that was not whole when its writer was stopped
+never was a commit, and the next one takes its place.
 
-1. its *record* at the end of the journal: what it changes, with a checksum;
-2. the DuckDB transaction, in which ``meta.commits`` becomes the number of the commit;
-3. the *counter*: that number, and where the journal ends now.
+``journal/count`` only saves looking. Its first slot says where the journal ended when it was last looked at, its second
+how far the index had come. Neither is waited for: whole records that follow count as well, and without the slots all
+records are read. But they are written after the record is on the disk, so if they say more than there is, something was
+lost that had been committed, and not merely never finished.
 
-An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by
-one was stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record
-without a commit is overwritten by the next one. If index and journal do not fit each other in any other way, the
-next writer starts a new journal with all rows of the index as its first record; likewise if the file is gone, or
-shorter than the counter says.
+What is here for one directory, under the graph's lock, another log has to give too (one on object storage, for many
+machines): :meth:`Journal.count`, the last commit; :meth:`Journal.append`, which adds the next one, durable on return,
+or nothing (where there is no lock: only if nobody else has taken that number, else read :meth:`Journal.since` and
+verify again); :meth:`Journal.since`, the records after a commit, in order and without gaps; :meth:`Journal.flush`,
+after which what was found is on the disk. Of a :class:`Count`, only the number means something to others.
 """
 
 from __future__ import annotations
@@ -30,15 +34,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mgraph_store.errors import CorruptError
+from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
+from mgraph_store.sharedlog import Writing
 
 COUNTER = "count"
-_PAGE = 4096  # bytes between the two slots of the counter, so that no torn write reaches both
+_PAGE = 4096  # bytes from one slot to the other, so that no torn write reaches both
 _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the checksum
 _RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
-_MAGIC_SLOT, _MAGIC_RECORD = b"mgcount1", b"mgcommit"
+_MAGIC_SLOT, _MAGIC_FORMER, _MAGIC_RECORD = b"mgcount2", b"mgcount1", b"mgcommit"
+_END, _APPLIED = 0, 1  # slots
 _CHECKSUM = 16
 _BUFFER = 1 << 20
 _FILE = re.compile(r"[0-9a-f]{16}\.log")
@@ -46,7 +52,7 @@ _FILE = re.compile(r"[0-9a-f]{16}\.log")
 
 @dataclass(frozen=True)
 class Count:
-    """What the counter says: the number of commits, which journal file counts, and where it ends."""
+    """A commit: its number, and where its record ends in which journal file."""
 
     number: int
     generation: int
@@ -67,26 +73,62 @@ class Entry:
 
 
 class Journal:
-    """The counter and the journal file below one directory. Writers hold the exclusive lock."""
+    """The journal file below one directory, and the slots. Writers hold the exclusive lock."""
 
     def __init__(self, directory: Folder | Path) -> None:
         self._folder = Folder.at(directory)
 
+    @property
+    def graph(self) -> Path:
+        """The graph's path, for messages."""
+        return self._folder.path.parent
+
     def count(self) -> Count | None:
-        """Read the counter: the newer of its two slots; None if it is missing or neither can be read."""
-        return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
+        """Find the last commit; None if there is no journal.
+
+        If the journal is shorter than it was, that is what it was: see :meth:`reaches`.
+        """
+        end, _, former = self._slots()
+        if end is None and former is None:
+            found = [
+                self._followed(Count(-1, int(name[:16], 16), 0)) for name in self._folder.entries() if _is_log(name)
+            ]
+            # A draft is never ahead of the journal that it was to replace.
+            return max((c for c in found if c.number >= 0), key=lambda c: c.number, default=None)
+        return former if end is None else self._followed(end)
+
+    def is_former(self) -> bool:
+        """Return whether it has the counter of format 1: then records are commits only if the index has them."""
+        end, _, former = self._slots()
+        return end is None and former is not None
+
+    def applied(self) -> Count | None:
+        """Read how far the index had come when it was last brought up to date; None if that is not known."""
+        return self._slots()[1]
+
+    def note_applied(self, count: Count) -> None:
+        """Write how far the index has come, if the disk lets us; nobody relies on it."""
+        with contextlib.suppress(OSError):
+            if self._slots()[0] is None:
+                self.flush(count)
+                self._note(count, _END)
+            self._note(count, _APPLIED)
 
     def reaches(self, count: Count) -> bool:
-        """Return whether the journal file exists and has the length that the counter says."""
+        """Return whether the journal file exists and goes as far as it should."""
         try:
             return self._folder.size(count.file) >= count.length
         except OSError:
             return False
 
+    def flush(self, count: Count) -> None:
+        """Wait until the records up to this one are on the disk, whoever wrote them."""
+        self._folder.flush(count.file)
+
     def begin(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
         """Start a new journal with records of everything, in as many parts as given; durable on return.
 
-        The old one counts until the counter is written, and is then deleted.
+        The old one counts until the slots are written, and is then deleted.
         """
         return self.adopt(self.draft(number, documents))
 
@@ -102,13 +144,13 @@ class Journal:
         try:
             for document in documents:
                 length += self._write(
-                    count.file, _record(number, packed(document)), length, new=length == 0, flush=False
+                    count.file, record(number, packed(document)), length, new=length == 0, flush=False
                 )
         except BaseException:
             self._folder.unlink(count.file)
             raise
         self._folder.flush(count.file)
-        self._folder.flush()  # the file must have its name before the counter refers to it
+        self._folder.flush()  # the file must have its name before a slot refers to it
         return replace(count, length=length)
 
     def follow(self, draft: Count, since: Count, now: Count) -> Count:
@@ -121,12 +163,12 @@ class Journal:
 
     def adopt(self, draft: Count) -> Count:
         """Make a draft the journal from now on, under the exclusive lock, and delete the others."""
-        for slot in (0, 1):  # both, one after another, so that neither still names a file about to be deleted
-            self._seal(draft, slot)
+        for slot in (_END, _APPLIED):  # one after another, so that neither still names a file about to be deleted
+            self._note(draft, slot, flush=True)
         self._folder.flush()
         self._folder.above().flush()
         for name in self._folder.entries():
-            if _FILE.fullmatch(name) and name != draft.file:
+            if _is_log(name) and name != draft.file:
                 self._folder.unlink(name)
         return draft
 
@@ -134,33 +176,63 @@ class Journal:
         """Delete a draft that will not be adopted."""
         self._folder.unlink(draft.file)
 
-    def prepare(self, count: Count, document: dict[str, Any] | bytes) -> Count:
-        """Write the record of the next commit after those that count, or what :func:`packed` made of it; durable on
-        return.
+    def append(self, at: Count, document: dict[str, Any] | bytes) -> Count:
+        """Commit: write the record that follows ``at``, or what :func:`packed` made of it; durable on return.
 
         Raises
         ------
         OSError
-            If the disk is full or refuses.
+            If the disk is full or refuses; then nothing was committed.
+        OutcomeUnknownError
+            If the disk does not even let us take back what was written.
         """
-        data = _record(count.number + 1, packed(document) if isinstance(document, dict) else document)
-        self._write(count.file, data, count.length)
-        return replace(count, number=count.number + 1, length=count.length + len(data))
+        data = record(at.number + 1, packed(document) if isinstance(document, dict) else document)
+        try:
+            self._write(at.file, data, at.length)
+        except BaseException as error:
+            self._take_back(at, error)
+            raise
+        done = replace(at, number=at.number + 1, length=at.length + len(data))
+        self._note_end(done)
+        return done
 
-    def prepared(self, count: Count) -> Count | None:
-        """Find the record after those that count, if it is complete: that of a commit that was not counted."""
-        with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
-            file.seek(count.length)
-            rest = file.read()
-            entry, length = _next(io.BytesIO(rest), len(rest), contents=True)
-            if entry is not None and entry.number == count.number + 1:
-                return replace(count, number=entry.number, length=count.length + length)
+    def pull(self) -> None:
+        """Take over what others have committed elsewhere; nothing for a graph that is not shared."""
+
+    def is_behind(self) -> bool:
+        """Return whether others have committed elsewhere what is not here."""
+        return False
+
+    def begin_writing(self) -> str | None:
+        """Say elsewhere that tensors are being written, before the first; return a mark to be taken away at the end."""
         return None
 
-    def seal(self, count: Count) -> None:
-        """Write the counter, over the older of its slots; durable on return."""
-        first, second = (-1 if c is None else c.number for c in self._slots())
-        self._seal(count, 0 if first <= second else 1)
+    def end_writing(self, marks: Iterable[str]) -> None:
+        """Take away marks of :meth:`begin_writing`."""
+
+    def writing(self) -> Writing | None:
+        """Find out who is writing tensors elsewhere; None for a graph that is not shared."""
+        return None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether commits are made elsewhere, too."""
+        return False
+
+    def _note_end(self, count: Count) -> None:
+        with contextlib.suppress(OSError):
+            self._note(count, _END)
+
+    def _take_back(self, at: Count, reason: BaseException) -> None:
+        try:
+            self._write(at.file, b"", at.length)
+        except FileNotFoundError:
+            pass  # there never was a place to write to
+        except OSError as error:
+            raise OutcomeUnknownError(
+                f"{self._folder.path / at.file} could neither be written ({reason}) nor set back ({error}): whether "
+                "the last commit was stored is seen when the disk works again (mgraph log, mgraph ls)."
+            ) from reason
 
     def entries(self, count: Count, *, contents: bool = True) -> Iterator[Entry]:
         """Read the records that count, in order; without ``contents``, only their checksums are read.
@@ -179,19 +251,24 @@ class Journal:
         except OSError as error:
             raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
 
-    def since(self, before: Count, now: Count) -> list[Entry]:
-        """Read the records between two states of the counter, of one journal file.
+    def since(self, before: Count | int, now: Count) -> list[Entry]:
+        """Read the records after a commit, or after what :meth:`count` once said, up to ``now``.
 
         Raises
         ------
         CorruptError
             If one is missing or damaged, or the journal was begun anew in between.
         """
-        path, found, place = self._folder.path / now.file, [], before.length
+        path, found = self._folder.path / now.file, []
+        number = before if isinstance(before, int) else before.number
         try:
-            with self._folder.reader(now.file) as file:
+            with self._folder.reader(now.file) as raw, io.BufferedReader(raw, _BUFFER) as file:  # type: ignore[type-var]
+                if isinstance(before, int):
+                    place = self._place_after(file, number, now)
+                else:
+                    place = before.length if before.generation == now.generation else now.length
                 file.seek(place)
-                while before.generation == now.generation and place < now.length:
+                while place < now.length:
                     entry, length = _next(file, now.length - place, contents=True)
                     if entry is None:
                         break
@@ -199,9 +276,28 @@ class Journal:
                     place += length
         except OSError as error:
             raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
-        if [e.number for e in found] != list(range(before.number + 1, now.number + 1)):
-            raise CorruptError(f"The journal {path} lacks commits after {before.number}.")
+        if [e.number for e in found] != list(range(number + 1, now.number + 1)):
+            raise CorruptError(f"The journal {path} lacks commits after {number}.")
         return found
+
+    def _place_after(self, file: BinaryIO, number: int, now: Count) -> int:
+        """Find where the records after a commit begin; the end if there are none."""
+        noted = self.applied()
+        if noted is not None and (noted.generation, noted.number) == (now.generation, number):
+            return noted.length
+        place = 0
+        while place < now.length:  # from one to the next; what they contain is not looked at
+            file.seek(place)
+            header = file.read(_RECORD.size)
+            if len(header) < _RECORD.size:
+                break
+            magic, found, length = _RECORD.unpack(header)
+            if magic != _MAGIC_RECORD or (place == 0 and found > number):  # the first has all rows, not a change
+                break
+            if found > number:
+                return place
+            place += _RECORD.size + _CHECKSUM + length
+        return now.length
 
     def _entries(self, path: Path, file: BinaryIO, count: Count, contents: bool) -> Iterator[Entry]:
         place, previous, base = 0, None, True  # at its beginning a file may have several records of one commit
@@ -219,16 +315,39 @@ class Journal:
         if previous != count.number:
             raise CorruptError(f"The journal {path} ends with commit {previous} instead of {count.number}.")
 
-    def _slots(self) -> tuple[Count | None, Count | None]:
+    def _followed(self, count: Count) -> Count:
+        """Add the whole records that follow; their writers, or the power, were gone before the slots said so."""
+        with contextlib.suppress(OSError):
+            size = self._folder.size(count.file)
+            if size > count.length:
+                with self._folder.reader(count.file) as raw, io.BufferedReader(raw, _BUFFER) as file:  # type: ignore[type-var]
+                    file.seek(count.length)
+                    base = count.number < 0
+                    while True:
+                        entry, length = _next(file, size - count.length, contents=False)
+                        if entry is None:
+                            break
+                        follows = entry.number == count.number + 1
+                        if not (follows or (base and (count.number < 0 or entry.number == count.number))):
+                            break
+                        base = base and not (follows and count.number >= 0)
+                        count = replace(count, number=entry.number, length=count.length + length)
+        return count
+
+    def _slots(self) -> tuple[Count | None, Count | None, Count | None]:
+        """Read where the journal ended, and how far the index had come; or what a former counter says."""
         try:
             data = self._folder.read(COUNTER)
         except OSError:
-            return None, None
-        return _slot(data[:_PAGE]), _slot(data[_PAGE:])
+            return None, None, None
+        slots = [_slot(data[:_PAGE]), _slot(data[_PAGE:])]
+        end, applied = (count if magic == _MAGIC_SLOT else None for magic, count in slots)
+        former = [count for magic, count in slots if magic == _MAGIC_FORMER and count is not None]
+        return end, applied, max(former, key=lambda c: c.number, default=None)
 
-    def _seal(self, count: Count, slot: int) -> None:
+    def _note(self, count: Count, slot: int, *, flush: bool = False) -> None:
         data = _SLOT.pack(_MAGIC_SLOT, count.number, count.generation, count.length)
-        self._write(COUNTER, (data + _checksum(data)).ljust(_PAGE, b"\0"), slot * _PAGE, cut=False, new=True)
+        self._write(COUNTER, data + _checksum(data), slot * _PAGE, cut=False, new=True, flush=flush)
 
     def _write(
         self, name: str, data: bytes, place: int, *, cut: bool = True, new: bool = False, flush: bool = True
@@ -250,19 +369,23 @@ class Journal:
 
 def record_size(number: int, document: dict[str, Any]) -> int:
     """Return how many bytes the record of a commit takes."""
-    return len(_record(number, packed(document)))
+    return len(record(number, packed(document)))
 
 
 def _checksum(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_CHECKSUM).digest()
 
 
-def _slot(data: bytes) -> Count | None:
+def _slot(data: bytes) -> tuple[bytes, Count | None]:
     body, checksum = data[: _SLOT.size], data[_SLOT.size : _SLOT.size + _CHECKSUM]
     if len(body) < _SLOT.size or _checksum(body) != checksum:
-        return None
-    _, number, generation, length = _SLOT.unpack(body)
-    return Count(number, generation, length)
+        return b"", None
+    magic, number, generation, length = _SLOT.unpack(body)
+    return magic, Count(number, generation, length)
+
+
+def _is_log(name: str) -> bool:
+    return _FILE.fullmatch(name) is not None
 
 
 def packed(document: dict[str, Any]) -> bytes:
@@ -270,7 +393,8 @@ def packed(document: dict[str, Any]) -> bytes:
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
 
-def _record(number: int, payload: bytes) -> bytes:
+def record(number: int, payload: bytes) -> bytes:
+    """Make the record of a commit from what :func:`packed` returned."""
     header = _RECORD.pack(_MAGIC_RECORD, number, len(payload))
     return header + _checksum(header + payload) + payload
 
@@ -287,11 +411,12 @@ def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]
     payload = file.read(length)
     if len(payload) != length or _checksum(header + payload) != checksum:
         return None, 0
-    document = _unpacked(payload) if contents else {}
+    document = unpacked(payload) if contents else {}
     return None if document is None else Entry(number, document), _RECORD.size + _CHECKSUM + length
 
 
-def _unpacked(payload: bytes) -> dict[str, Any] | None:
+def unpacked(payload: bytes) -> dict[str, Any] | None:
+    """Read what :func:`packed` wrote; None if it is something else."""
     # A checksum proves nothing about the author. Data that unpack to far more than rows would are not read.
     unpacking = zlib.decompressobj()
     try:

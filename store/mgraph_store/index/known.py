@@ -1,40 +1,182 @@
-"""Which digests an index has, as of one commit: a process that adds many things then need not open it for each.
+"""What a process remembers of an index, as of one commit: ids, names and digests.
 
-That nobody has committed since is seen from the journal's counter. What is not known to be there may be there after all
-(somebody may commit it at this very moment): then it is stored twice, and no harm is done.
+So a process that adds many things need not open the index for each, neither to find out whether the graph already has
+the same numbers, nor to verify that new rows fit those that are there. What others have committed since is read from
+the journal. Only what is certain is said: if rows *may* not fit, the index is asked, and gives the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import duckdb
 
-from mgraph_store.index.journal import Count
+from mgraph_store.errors import CorruptError
+from mgraph_store.index.commits import number_of
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.rows.constraints import NAMED
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record
+from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
 
-_MOST = 20_000
-_ALL = "SELECT digest FROM nodes WHERE digest IS NOT NULL UNION ALL SELECT digest FROM node_buffers"
+_MOST = 20_000  # rows with an id, or a digest
+_FEW = 2_000  # rows of one commit; more are verified in the index, which has to take them up anyway
+_LITTLE = 1 << 20  # bytes of the journal; of more, it is quicker to ask the index
+_GROUP = {table: group for group, (tables, _) in enumerate(NAMED) for table in tables}
+_NEEDED = ("id", "name", "digest", "tensor_key", "columns")
 
 
-class KnownDigests:
-    """The digests of all rows, and the counter for which they hold."""
+def _columns(table: str) -> list[str]:
+    """List the columns of a table of which anything must be known; none if nothing must."""
+    names = [c.name for c in columns(TABLES[table])]
+    return [n for n in _NEEDED if n in names] if names[0] == "id" or "digest" in names else []
+
+
+_TABLES = {table: listed for table in TABLES if (listed := _columns(table))}
+
+
+@dataclass
+class _Rows:
+    """What is known as of one commit."""
+
+    at: Count
+    ids: dict[str, set[str]] = field(default_factory=lambda: {table: set() for table in TABLES})
+    names: list[dict[str, str]] = field(default_factory=lambda: [{} for _ in NAMED])
+    named: dict[str, str] = field(default_factory=dict)
+    digests: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)
+    """Nodes with all their parameters, of which sums may be made without further ado."""
+
+    def take(self, table: str, listed: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Take note of new or changed rows."""
+        for values in rows:
+            row = dict(zip(listed, values, strict=True))
+            if row.get("digest") is not None:
+                self.digests.add(row["digest"])
+            identifier = row.get("id")
+            if identifier is None:
+                continue
+            self.ids[table].add(identifier)
+            if table == TABLE_OF[Node] and row["tensor_key"] is not None and row["columns"] is None:
+                self.stored.add(identifier)
+            elif table == TABLE_OF[Node]:
+                self.stored.discard(identifier)
+            if table in _GROUP:
+                names, former = self.names[_GROUP[table]], self.named.pop(identifier, None)
+                if former is not None:
+                    names.pop(former, None)
+                if row["name"] is not None:
+                    names[row["name"]] = identifier
+                    self.named[identifier] = row["name"]
+
+    def follow(self, document: Mapping[str, Any]) -> bool:
+        """Take note of what a commit changed; whether that was possible."""
+        if "remove" in document:
+            return False
+        for key in ("add", "update"):
+            for table, part in document.get(key, {}).items():
+                if table not in TABLES:
+                    return False
+                listed = _TABLES.get(table, [])
+                if listed:
+                    places = [part["columns"].index(name) for name in listed]
+                    self.take(table, listed, ([row[i] for i in places] for row in part["rows"]))
+        return sum(map(len, self.ids.values())) <= _MOST
+
+    def fit(self, added: Mapping[type[Any], Sequence[Record]]) -> bool:
+        """Return whether it is certain that these rows may be added."""
+        if sum(map(len, added.values())) > _FEW:
+            return False
+        new: dict[type[Any], set[str]] = {kind: set() for kind in TABLES.values()}
+        names: list[set[str]] = [set() for _ in NAMED]
+        stored, buffers = set[str](), set[tuple[str, str]]()
+        for kind, records in added.items():
+            table = TABLE_OF[kind]
+            for record in records:
+                identifier, name = getattr(record, "id", None), getattr(record, "name", None)
+                if identifier is not None:
+                    if identifier in self.ids[table] or identifier in new[kind]:
+                        return False
+                    new[kind].add(identifier)
+                if name is not None and table in _GROUP:
+                    if name in self.names[_GROUP[table]] or name in names[_GROUP[table]]:
+                        return False
+                    names[_GROUP[table]].add(name)
+                if isinstance(record, Node):
+                    if record.columns is not None:
+                        return False
+                    if record.tensor_key is not None:
+                        stored.add(record.id)
+        for kind, records in added.items():
+            referring = [(c.name, target) for c in columns(kind) if (target := REFERENCES.get(c.name))]
+            for record in records:
+                for name, target in referring:
+                    value = getattr(record, name)
+                    if value is not None and value not in self.ids[TABLE_OF[target]] and value not in new[target]:
+                        return False
+                if isinstance(record, NodeTerm) and not any(record.source_id in some for some in (self.stored, stored)):
+                    return False
+                if isinstance(record, NodeBuffers):
+                    if record.node_id not in new[Node] or (record.node_id, record.policy) in buffers:
+                        return False
+                    buffers.add((record.node_id, record.policy))
+        return True
+
+
+class Known:
+    """What is known of an index; all but :meth:`lack` is called under the graph's lock."""
 
     def __init__(self) -> None:
-        self._state: tuple[Count, set[str]] | None = None
+        self._rows: _Rows | None = None
+
+    def __bool__(self) -> bool:
+        return self._rows is not None
 
     def lack(self, count: Count | None, wanted: Iterable[str]) -> bool:
-        """Return whether an index with this counter surely has none of these digests."""
-        state = self._state
-        return state is not None and count == state[0] and state[1].isdisjoint(wanted)
+        """Return whether a graph with this last commit surely has none of these digests."""
+        rows = self._rows
+        return rows is not None and count == rows.at and rows.digests.isdisjoint(wanted)
 
-    def learn(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
-        """Read the digests of an index, if they are not very many; the caller holds the lock."""
-        found = con.execute(f"{_ALL} LIMIT {_MOST + 1}").fetchall() if count is not None else []
-        self._state = None if count is None or len(found) > _MOST else (count, {digest for (digest,) in found})
+    def fit(self, added: Mapping[type[Any], Sequence[Record]]) -> bool:
+        """Return whether it is certain that these rows may be added, after :meth:`follow`."""
+        return self._rows is not None and self._rows.fit(added)
 
-    def add(self, before: Count, after: Count, digests: Iterable[str | None]) -> None:
-        """Take note of a commit of this process, which added rows with these digests."""
-        state = self._state
-        if state is not None and state[0] == before:
-            state[1].update(digest for digest in digests if digest is not None)
-            self._state = (after, state[1])
+    def learn(self, con: duckdb.DuckDBPyConnection, journal: Journal) -> None:
+        """Read an index that is up to date, unless that is known already, or it has very many rows."""
+        count = journal.count()
+        if count is None or self.follow(journal, count) or journal.is_former() or number_of(con) != count.number:
+            return
+        parts = []
+        for table, listed in _TABLES.items():
+            wanted = ", ".join(f'"{name}"' if name in listed else "NULL" for name in _NEEDED)
+            parts.append(f"SELECT '{table}', {wanted} FROM {table}")
+        found = con.execute(f"{' UNION ALL '.join(parts)} LIMIT {_MOST + 1}").fetchall()
+        if len(found) <= _MOST:
+            rows = _Rows(count)
+            for table, *values in found:
+                rows.take(table, _NEEDED, [values])
+            self._rows = rows
+
+    def follow(self, journal: Journal, count: Count) -> bool:
+        """Take note of what was committed up to now; return whether everything is known."""
+        rows = self._rows
+        if rows is None or rows.at == count:
+            return rows is not None
+        self._rows = None
+        goes_on = count.generation == rows.at.generation and count.number > rows.at.number
+        little = count.length - rows.at.length <= _LITTLE
+        # Whatever is wrong with a record, the index says it when it takes it up.
+        with contextlib.suppress(CorruptError, LookupError, TypeError, ValueError, AttributeError):
+            if goes_on and little and all(rows.follow(entry.document) for entry in journal.since(rows.at, count)):
+                rows.at, self._rows = count, rows
+        return self._rows is not None
+
+    def add(self, before: Count, after: Count, document: Mapping[str, Any]) -> None:
+        """Take note of a commit of this process."""
+        rows = self._rows
+        if rows is not None and rows.at == before:
+            self._rows = None
+            if rows.follow(document):
+                rows.at, self._rows = after, rows

@@ -18,7 +18,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class GraphLock:
         """
         counts, me = _counts("shared"), self._identity()
         nested = counts.get(me, 0) or _counts("exclusive").get(me, 0)
-        with contextlib.nullcontext() if nested else self._enter(fcntl.LOCK_SH):
+        with contextlib.nullcontext(None) if nested else self._enter(fcntl.LOCK_SH):
             counts[me] = counts.get(me, 0) + 1
             try:
                 yield
@@ -70,8 +70,10 @@ class GraphLock:
                 counts[me] -= 1
 
     @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Hold the lock for writing.
+    def exclusive(self) -> Iterator[Callable[[], None]]:
+        """Hold the lock for writing; calling what this yields goes on holding it for reading only.
+
+        Others may then get in to read, and perhaps, once, to write: look again at what must not have changed.
 
         Raises
         ------
@@ -80,17 +82,40 @@ class GraphLock:
         StoreError
             If this thread is already reading, because it would wait for itself.
         """
-        counts, me = _counts("exclusive"), self._identity()
-        if _counts("shared").get(me, 0) or counts.get(me, 0):
+        shared, counts, me = _counts("shared"), _counts("exclusive"), self._identity()
+        if shared.get(me, 0) or counts.get(me, 0):
             raise StoreError(
                 f"This thread is reading graph {self._directory}: end that first, before the transaction ends."
             )
-        with self._enter(fcntl.LOCK_EX):
+        with self._enter(fcntl.LOCK_EX) as hold_shared:
+
+            def lower() -> None:
+                hold_shared()
+                counts[me], shared[me] = 0, shared.get(me, 0) + 1
+
             counts[me] = 1
             try:
-                yield
+                yield lower
             finally:
-                counts[me] = 0
+                if counts[me]:
+                    counts[me] = 0
+                else:
+                    shared[me] -= 1
+
+    def is_held(self) -> bool:
+        """Return whether this thread holds the lock, in either way."""
+        me = self._identity()
+        return bool(_counts("shared").get(me, 0) or _counts("exclusive").get(me, 0))
+
+    def is_awaited(self) -> bool:
+        """Return whether somebody waits for the lock, while we hold it; whoever waits holds the gate."""
+        with self._open(GATE, fcntl.LOCK_SH) as gate:
+            try:
+                fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+            _let_go(gate)
+            return False
 
     def _identity(self) -> _Identity:
         try:
@@ -107,10 +132,17 @@ class GraphLock:
         return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
 
     @contextlib.contextmanager
-    def _enter(self, mode: int) -> Iterator[None]:
+    def _enter(self, mode: int) -> Iterator[Callable[[], None]]:
         deadline = time.monotonic() + self.timeout
         token = random_characters(8)
         with self._open(GATE, mode) as gate, self._open(INDEX_LOCK, mode) as index:
+
+            def hold_shared() -> None:
+                nonlocal mode
+                mode = fcntl.LOCK_SH
+                # This lets go of the one lock and takes the other, so somebody who just asks may be faster.
+                self._acquire(index, mode, deadline)
+
             # Unlock explicitly before closing, because a child forked meanwhile has a copy of the descriptor.
             try:
                 self._acquire(gate, fcntl.LOCK_EX, deadline)
@@ -120,7 +152,7 @@ class GraphLock:
                 finally:
                     _let_go(gate)
                 try:
-                    yield
+                    yield hold_shared
                 finally:
                     _unsign(gate, index, token, mode)
             finally:

@@ -1,9 +1,10 @@
-"""Read an index of an older format as it is, through a copy in the current format that a process makes for itself.
+"""Read an index that cannot be read as it is through a copy that a process makes for itself.
 
-The copy lives in the system's directory for temporary files and is deleted with the process. The graph is not touched,
-so it may be on a read-only medium, and an older mgraph can keep using it. The copy is made again if somebody has
-committed meanwhile. To be written, a graph must be upgraded to the current format, see
-:mod:`mgraph_store.index.migrations`.
+That is one of an older format, of which the copy is brought to the current one, or one that lacks commits of the
+journal and cannot be given them, because the graph may only be read, or the disk is full. The copy lives in the
+system's directory for temporary files and is deleted with the process. The graph is not touched, so it may be on a
+read-only medium, and an older mgraph can keep using it. The copy is made again if somebody has committed meanwhile. To
+be written, a graph must be upgraded to the current format, see :mod:`mgraph_store.index.migrations`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 import duckdb
 
 from mgraph_store.folder import Folder
-from mgraph_store.index import migrations
 from mgraph_store.index.instances import CONFIG
+from mgraph_store.index.journal import Count
 
-State = tuple[int, int, int]
-"""The state of an index when it was copied: its format, its number of commits, its inode."""
+State = tuple[int, int | Count | None, int]
+"""The state of an index when it was copied: its format, the last commit, its inode."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,17 @@ class _Copies:
         self._lock = threading.Lock()
         self._made: dict[Path, _Copy] = {}
 
-    def get(self, index: Path, state: State, copy: Callable[[Folder], None]) -> Path:
+    def get(
+        self,
+        index: Path,
+        state: State,
+        copy: Callable[[Folder], None],
+        bring: Callable[[duckdb.DuckDBPyConnection], None],
+    ) -> Path:
         with self._lock:
             found = self._made.get(index)
             if found is None or found.state != state:
-                made = _Copy(state, _made(index.name, state[0], copy))
+                made = _Copy(state, _made(index.name, copy, bring))
                 self._made[index] = made
                 if found is not None:  # readers have it open
                     shutil.rmtree(found.directory, ignore_errors=True)
@@ -57,22 +64,25 @@ class _Copies:
                 shutil.rmtree(self._made.popitem()[1].directory, ignore_errors=True)
 
 
-def in_present_format(index: Path, state: State, copy: Callable[[Folder], None]) -> Path:
-    """Return a copy of an index in the current format; ``copy`` copies the index and its log into a folder.
+def copied(
+    index: Path, state: State, copy: Callable[[Folder], None], bring: Callable[[duckdb.DuckDBPyConnection], None]
+) -> Path:
+    """Return a copy of an index for reading.
 
-    The caller holds the graph's lock. Raises duckdb.Error if a step fails, OSError if there is no space.
+    ``copy`` copies the index and its log into a folder, ``bring`` brings it up to date in a transaction. The caller
+    holds the graph's lock. Raises duckdb.Error if that fails, OSError if there is no space.
     """
-    return _present.get(index, state, copy)
+    return _present.get(index, state, copy, bring)
 
 
-def _made(name: str, version: int, copy: Callable[[Folder], None]) -> Path:
+def _made(name: str, copy: Callable[[Folder], None], bring: Callable[[duckdb.DuckDBPyConnection], None]) -> Path:
     directory = Path(tempfile.mkdtemp(prefix="mgraph-"))
     try:
         copy(Folder(directory))
         with duckdb.connect(str(directory / name), config=dict(CONFIG)) as con:
             con.execute("SET enable_external_access = false")
             con.begin()
-            migrations.take_steps(con, version)
+            bring(con)
             con.commit()
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)

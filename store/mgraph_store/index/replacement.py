@@ -2,9 +2,9 @@
 
 The rows are changed in a copy of the index (:mod:`mgraph_store.index.snapshot`), without a lock. What others commit
 meanwhile is then read from the journal and done to the copy too, until, under the exclusive lock, nothing is left to
-do. The order of writes is that of every commit: the record in the journal; then the commit, which here is the renaming
-of the copy to ``index.duckdb``; then the counter. Whatever stops the process leaves the old index or the new one, and
-the next writer completes the counter.
+do. The order of writes is that of every commit: the record in the journal, which is the commit; then the index, which
+here means to rename the copy to ``index.duckdb``. If the process is stopped in between, the old index is behind by that
+commit, and is brought up to date like any other.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from mgraph_store.errors import CorruptError, NotFoundError, StoreError
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
+from mgraph_store.index.following import settle
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import instances
 from mgraph_store.index.journal import Count, Entry, packed
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.index.shared import OvertakenError
 from mgraph_store.index.snapshot import opened, take
 from mgraph_store.rows.constraints import verify
 from mgraph_store.rows.ids import random_characters
@@ -41,7 +43,7 @@ def remove_rows(index: Index, lock: GraphLock, planned: Callable[[Reader], Chang
     Raises
     ------
     NotPossibleError
-        If others keep changing what is to be removed, or the last writer was stopped: nothing has changed.
+        If others keep changing what is to be removed, or the journal lacks something: nothing has changed.
     MGraphError
         As for any commit.
     """
@@ -76,8 +78,9 @@ class _Work:
         """Remove the rows."""
         with opened(self._index, self._path, read_only=False) as con:
             self._index.check(con, since)
-            if since is None or since.number != commits.number_of(con) or not self._index.journal.reaches(since):
-                raise NotPossibleError("The last writer was stopped: the next one completes its commit.")
+            journal = self._index.journal
+            if since is None or since.number != commits.number_of(con) or not journal.reaches(since):
+                raise NotPossibleError("The journal must be begun anew.")
             changes = planned(Reader(con))
             con.begin()
             changes.apply(con)
@@ -121,7 +124,9 @@ def _finish(index: Index, lock: GraphLock, graph: Folder, work: _Work) -> None:
     place, replaced = index.place(), graph.reader(index.path.name)
     try:
         for _ in range(_ROUNDS):
-            if (now := index.journal.count()) is not None and now != work.count:
+            with lock.shared():  # while nobody is writing a record
+                now = index.journal.count()
+            if now is not None and now != work.count:
                 work.catch_up(now)
             with lock.exclusive():
                 if _settled(index, lock) == work.count:
@@ -137,18 +142,24 @@ def _finish(index: Index, lock: GraphLock, graph: Folder, work: _Work) -> None:
 def _settled(index: Index, lock: GraphLock) -> Count:
     # Opened for writing, DuckDB merges its log into the file, and leaves none beside it.
     left = index.folder.has(f"{index.path.name}.wal")
-    with index.connect(read_only=not left, patience=lock.timeout) as con:
-        return commits.settle(con, index.journal)
+    count = index.journal.count()
+    if not left and count is not None and count == index.journal.applied() and index.journal.reaches(count):
+        return count
+    return settle(index, lock.timeout)
 
 
 def _commit(index: Index, graph: Folder, work: _Work) -> None:
     name = index.path.name
     if graph.has(f"{name}.wal"):
         raise StoreError(f"DuckDB could not merge its log into {index.path}: free some disk space and try again.")
-    counted = index.journal.prepare(work.count, work.record)
-    work.folder.rename(name, graph, name)
-    graph.flush()
-    commits.seal(index.journal, counted)
+    try:
+        committed = index.journal.append(work.count, work.record)
+    except OvertakenError as error:
+        raise NotPossibleError(str(error)) from None
+    with contextlib.suppress(OSError):  # it is committed: if the disk refuses this, the old index will follow
+        work.folder.rename(name, graph, name)
+        graph.flush()
+        index.journal.note_applied(committed)
 
 
 def _texts(value: Any) -> Iterator[str]:

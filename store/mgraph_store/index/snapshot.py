@@ -18,8 +18,10 @@ from typing import Any, BinaryIO
 
 import duckdb
 
-from mgraph_store.errors import StoreError
+from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
+from mgraph_store.index import commits
+from mgraph_store.index.following import reading
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import CONFIG, instances
 from mgraph_store.index.interrupts import interruptible
@@ -42,7 +44,7 @@ _PAUSE = 0.05  # seconds from one attempt to the next, in which others may finis
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An index as of one commit, and what the journal's counter said at that moment."""
+    """An index as of one commit, and which that was."""
 
     reader: Reader
     count: Count | None
@@ -71,7 +73,7 @@ def looked_at(index: Index, lock: GraphLock) -> Iterator[Snapshot]:
     with lock.shared():  # of an older format there is a copy anyway, and nobody can write it
         direct = not is_large(index) or index.format(lock.timeout) < schema.FORMAT_VERSION
     if direct:
-        with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
+        with reading(index, lock) as con:
             yield Snapshot(Reader(con), index.journal.count())
         return
     with contextlib.ExitStack() as stack:
@@ -89,10 +91,12 @@ def looked_at(index: Index, lock: GraphLock) -> Iterator[Snapshot]:
 
 
 def take(index: Index, lock: GraphLock, folder: Folder) -> Count | None:
-    """Copy an index, and DuckDB's log beside it, into a folder; return what the counter said at that moment.
+    """Copy an index, and DuckDB's log beside it, into a folder; return the last commit that the copy has.
 
     The copy is not flushed. Raises OSError if the disk refuses, and like :func:`looked_at`.
     """
+    with reading(index, lock):
+        pass  # now it is up to date, or cannot be written
     for attempt in range(_ATTEMPTS + 1):
         for name in (index.path.name, f"{index.path.name}.wal"):
             folder.unlink(name)
@@ -100,6 +104,8 @@ def take(index: Index, lock: GraphLock, folder: Folder) -> Count | None:
             if attempt == _ATTEMPTS:  # others commit faster than we can copy
                 stack.enter_context(lock.shared())
             done, count = _copied(index, lock, folder)
+            if done and count != index.journal.applied():
+                done = _bring_up_to_date(index, folder, count)
             if done:
                 return count
         time.sleep(_PAUSE)
@@ -121,8 +127,26 @@ def opened(index: Index, copy: Path, *, read_only: bool) -> Iterator[duckdb.Duck
             raise index.translate(error) from error
 
 
+def _bring_up_to_date(index: Index, folder: Folder, count: Count | None) -> bool:
+    """Give a copy the commits that the index lacked; whether the journal still had them."""
+    if count is None:
+        return True
+    with folder.opened() as descriptor:
+        try:
+            with opened(index, folder.path_within(descriptor) / index.path.name, read_only=False) as con:
+                if commits.number_of(con) < count.number:
+                    con.begin()
+                    commits.follow(con, index.journal, count)
+                    con.commit()
+        except CorruptError:
+            if index.journal.reaches(count):  # else somebody has just begun it anew
+                raise
+            return False
+    return True
+
+
 def _copied(index: Index, lock: GraphLock, folder: Folder) -> tuple[bool, Count | None]:
-    """Copy slice by slice; return whether nobody has written meanwhile, and the counter."""
+    """Copy slice by slice; return whether nobody has written meanwhile, and the last commit."""
     name, log = index.path.name, f"{index.path.name}.wal"
     with lock.shared():
         state, count, place = _state(index), index.journal.count(), index.place()

@@ -47,7 +47,7 @@ def verify(
     referred = _referred(changed)
     named = [
         (tables, group)
-        for tables, kinds in _NAMED
+        for tables, kinds in NAMED
         if (group := [r for kind in kinds for r in changed.get(kind, ()) if getattr(r, "name", None) is not None])
     ]
     ids: dict[str, dict[Any, None]] = {}
@@ -128,7 +128,7 @@ def circle(terms: Iterable[tuple[str, str]]) -> list[str]:
     return []
 
 
-_NAMED: tuple[tuple[tuple[str, ...], tuple[type[Any], ...]], ...] = (
+NAMED: tuple[tuple[tuple[str, ...], tuple[type[Any], ...]], ...] = (
     (("nodes", "connections"), (Node, Connection)),
     (("spaces",), (Space,)),
 )

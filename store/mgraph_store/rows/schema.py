@@ -65,7 +65,7 @@ META = {
     "format_version": ("BIGINT", "version of the graph's format", ""),
     "created": ("TIMESTAMP", "when the graph was created, UTC", ""),
     "written_by": ("VARCHAR", "version of mgraph that created it", ""),
-    "commits": ("BIGINT", "transactions since then; the counter beside the index has the same number", ""),
+    "commits": ("BIGINT", "transactions since then that this index has; the journal may have more", ""),
 }
 """Columns of the table ``meta``, which has one row: type, meaning, unit."""
 

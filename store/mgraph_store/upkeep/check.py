@@ -35,7 +35,7 @@ _IN_MEMORY = 1 << 20  # bytes of a journal whose rows are compared in memory
 
 @dataclass(frozen=True)
 class JournalState:
-    """The journal beside an index: its counter, its first and last complete records, and what is wrong after that.
+    """The journal beside an index: its last commit, its first and last complete records, and what is wrong after that.
 
     ``last`` is a number, -1 if there is none.
     """
@@ -48,7 +48,7 @@ class JournalState:
 
     @property
     def whole(self) -> bool:
-        """Whether it has every counted commit."""
+        """Whether it has every commit."""
         return self.wrong is None
 
     @property
@@ -108,13 +108,19 @@ def _beside_others(store: GraphStore, deep: bool) -> list[Problem] | None:
 
 def _alone(store: GraphStore, deep: bool) -> list[Problem]:
     """Examine the index itself, under the lock."""
+    with contextlib.suppress(StoreError), store.reading():
+        pass  # now it has all that the journal can give it
     with store.lock.shared():
         state = journal_state(store.index.journal, store.index.journal.count())
         found = [] if state.whole else [_journal_problem(state)]
         try:
-            with store.reading(behind=True) as reader:
+            with contextlib.ExitStack() as stack:
+                try:
+                    reader, behind = stack.enter_context(store.reading()), False
+                except CorruptError:
+                    reader, behind = stack.enter_context(store.reading(behind=True)), True
                 number = commits.number_of(reader.connection)
-                missing = _commits(number, state, store.index.journal)
+                missing = _commits(number, state)
                 rows = sums(reader.connection) if deep else {}  # also reads every block of the index
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
                 stored = Stored.read(reader)
@@ -122,9 +128,9 @@ def _alone(store: GraphStore, deep: bool) -> list[Problem]:
             raise
         except StoreError as error:
             return [*found, _index_problem(error, state)]
-    comparable = state.whole and state.count is not None and state.count.number == number
-    if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # the journal of an older one stays as it is
-        missing += _differences(state, rows, lambda: store.reading(behind=True))
+        comparable = state.whole and state.count is not None and state.count.number == number
+        if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # that of an older one stays as it is
+            missing += _differences(state, rows, lambda: store.reading(behind=behind))
     found += [p for p in missing if p not in found]
     return found + tensor_problems(store, stored, deep, behind=any(p.subject != "journal" for p in missing))
 
@@ -155,9 +161,9 @@ def garbage(store: GraphStore) -> list[str]:
 
 
 def journal_state(journal: Journal, count: Count | None) -> JournalState:
-    """Examine the whole journal, as far as a counter says, looking only at checksums and numbers; never raises."""
+    """Examine the whole journal, up to a commit, looking only at checksums and numbers; never raises."""
     if count is None:
-        return JournalState(journal, None, wrong="The counter of commits is missing or damaged")
+        return JournalState(journal, None, wrong="The journal is missing")
     first: Entry | None = None
     last = -1
     try:
@@ -233,18 +239,20 @@ def described(entry: Entry) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _commits(number: int, state: JournalState, journal: Journal) -> list[Problem]:
+def _commits(number: int, state: JournalState) -> list[Problem]:
     count = state.count
     if count is None:
         return []
-    if number > count.number and not (number == count.number + 1 and journal.prepared(count)):
-        return [
-            _journal_problem(JournalState(journal, count, wrong=f"The journal lacks {number - count.number} commits"))
-        ]
+    if number > count.number and not (number == count.number + 1 and state.journal.is_former()):
+        lacking = number - count.number
+        what = f"The journal lacks {'a commit' if lacking == 1 else f'{lacking} commits'}"
+        return [_journal_problem(JournalState(state.journal, count, wrong=what))]
     if number < count.number:
         lost = list(state.entries(after=number))
         what = "; ".join(f"commit {e.number}: {described(e)}" for e in lost)
         unknown = count.number - number - len(lost)
+        if state.whole and state.first is not None and state.first.number > number:
+            what, unknown = f"the journal begins with all rows of commit {state.first.number}", 0
         more = f"{'; ' if what else ''}{unknown} of which the journal has no record" if unknown else ""
         return [
             Problem(

@@ -90,10 +90,9 @@ def _fill(store: GraphStore, building: Path) -> Copied:
         new.write(lock, b"")
     lacking: set[str] = set()
     for _ in range(_ATTEMPTS):
-        with store.lock.shared():
-            with store.reading() as reader:
-                keys = reader.tensor_keys()
-                unfinished = tuple(r.id for r in reader.all(Run, where="status <> 'complete' AND plan IS NOT NULL"))
+        with store.reading() as reader:
+            keys = reader.tensor_keys()
+            unfinished = tuple(r.id for r in reader.all(Run, where="status <> 'complete' AND plan IS NOT NULL"))
             _copy_rows(store, new, journal)
         if lost := sorted(lacking & keys):
             raise CorruptError(

@@ -1,7 +1,7 @@
 """Rewrite a journal that is much longer than its content requires, while others keep working.
 
 The rows come from a copy of the index (:mod:`mgraph_store.index.snapshot`). The records that others commit meanwhile
-are appended under the exclusive lock, which is held only for that and for the counter.
+are appended under the exclusive lock, which is held only for that and to bring the index up to date.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mgraph_store.folder import TEMPORARY
 from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
+from mgraph_store.index.following import settle
 from mgraph_store.index.journal import Count, record_size
 from mgraph_store.index.snapshot import opened, take
 from mgraph_store.rows.ids import random_characters
@@ -60,7 +61,7 @@ def shorten(store: GraphStore) -> None:
                     with contextlib.suppress(FileNotFoundError):  # in case somebody else was faster
                         _adopt(store, journal.draft(number, parts(con)), since)
                     return
-        _at_once(store)  # a crash has left it so
+        _at_once(store)  # it lacks something
     except OSError as error:
         raise disk_error(error, store.path) from error
     finally:
@@ -69,11 +70,9 @@ def shorten(store: GraphStore) -> None:
 
 def _adopt(store: GraphStore, draft: Count, since: Count) -> None:
     journal = store.index.journal
-    with (
-        store.lock.exclusive(),
-        store.index.connect(read_only=False, patience=store.lock.timeout) as con,
-    ):
-        present = commits.settle(con, journal)
+    with store.lock.exclusive():
+        # What the index lacks, a journal that begins later could not give it.
+        present = settle(store.index, store.lock.timeout)
         if present.generation == since.generation:
             journal.adopt(journal.follow(draft, since, present))
         else:
@@ -81,8 +80,7 @@ def _adopt(store: GraphStore, draft: Count, since: Count) -> None:
 
 
 def _at_once(store: GraphStore) -> None:
-    with (
-        store.lock.exclusive(),
-        store.index.connect(read_only=False, patience=store.lock.timeout) as con,
-    ):
-        store.index.journal.begin(commits.number_of(con), parts(con))
+    with store.lock.exclusive():
+        settle(store.index, store.lock.timeout)
+        with store.index.connect(read_only=True, patience=store.lock.timeout) as con:
+            store.index.journal.begin(commits.number_of(con), parts(con))
