@@ -19,7 +19,7 @@ from mgraph.evaluate.metrics import SPLITS, Measured, measure_with_scores
 from mgraph.fields import Fields, examples_in
 from mgraph.jobs.points import SoupJob
 from mgraph.merge.bestof import Decision, decide, halves
-from mgraph.merge.calibration import classifies, fit_temperature, require_validation
+from mgraph.merge.calibration import classifies, fit_temperature, guessed_classes, require_validation
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import SOUPS, greedy_soup, learned_soup
 from mgraph.models.costs import Memory, memory_of
@@ -153,7 +153,7 @@ def soup(
     mine, theirs = found["test"].scores, ingredient["test"].scores
     with session.store.reading() as reader:
         modes = [m.corner for m in models.members if m.corner is not None] + [end.id for end in models.ends]
-        memory = memory_of(reader, dict.fromkeys(modes))
+        memory = memory_of(reader, dict.fromkeys(modes), guessed_classes(here.task))
     return SoupResult(
         node,
         job.how,
