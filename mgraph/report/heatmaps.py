@@ -44,7 +44,9 @@ def mark_points(axis: Axes, sweep: SweepData) -> dict[str, Any]:
         best = sweep.best(split)
         x, y = place(sweep, sweep.parameters[best][None])[0]
         shape, size = _MARKS[what]
-        face = ink() if best in at else paper()  # on top of the other mark, which stays visible
+        face = paper()
+        if best in at:  # small and dark on top of the other mark, which stays visible
+            face, size = ink(), 16
         at.append(best)
         found[what] = axis.scatter(
             [x], [y], marker=shape, s=size, color=face, edgecolors=ink(), linewidths=0.9, clip_on=False, zorder=4
