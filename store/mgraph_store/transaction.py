@@ -348,6 +348,8 @@ class Transaction:
             count = commits.settle(con, self._index.journal)  # which may write all existing rows
         except OSError as error:
             raise disk_error(error, self._index.path.parent) from error
+        if not (self._updated or self._removed or self._expected or self._required):
+            self._index.known.miss(con, self._index.journal)
         reader = Reader(con)
         for record in self._expected:
             if reader.all(type(record), id=record.id) != [record]:

@@ -122,6 +122,26 @@ def test_two_who_add_in_turn_open_the_index_once(lazy: Any, monkeypatch: pytest.
     assert len(names(other)) == 9
 
 
+def test_who_commits_again_and_again_gets_to_know_the_index(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "RESTING", 1e9)
+    opened: list[bool] = []
+    original = Instances.opened
+
+    def watched(instances: Instances, index: Path, *, read_only: bool) -> Any:
+        opened.append(read_only)
+        return original(instances, index, read_only=read_only)
+
+    store = GraphStore(graph.store.path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Instances, "opened", watched)
+        for _ in range(4):
+            with store.transaction() as tx:
+                tx.add(Run(new_id("r"), "train", "{}"))
+    assert opened == [False, False]
+    with store.reading() as reader:
+        assert len(reader.all(Run)) == 4
+
+
 def test_very_much_does_not_gather(lazy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GraphLock, "is_awaited", lambda _: True)
     monkeypatch.setattr(following, "MOST_RECORDS", 3)

@@ -234,8 +234,7 @@ class Index:
         """Return whether this lacks commits that the journal has, as far as one can tell without opening it."""
         if self.found is not None and self.found < schema.FORMAT_VERSION:
             return False
-        journal = self.journal
-        return not journal.is_former() and journal.count() != journal.applied()
+        return self.journal.is_ahead()
 
     def _is_behind(self, commits: int, copied: bool) -> Count | None:
         """Return the last commit if an index with so many of them lacks it; BehindError unless it may be copied."""

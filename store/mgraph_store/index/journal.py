@@ -97,6 +97,11 @@ class Journal:
             return max((c for c in found if c.number >= 0), key=lambda c: c.number, default=None)
         return former if end is None else self._followed(end)
 
+    def is_ahead(self) -> bool:
+        """Return whether there may be more commits than the index had when it was last brought up to date."""
+        end, applied, former = self._slots()
+        return former is None if end is None else self._followed(end) != applied
+
     def is_former(self) -> bool:
         """Return whether it has the counter of format 1: then records are commits only if the index has them."""
         end, _, former = self._slots()

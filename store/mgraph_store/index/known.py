@@ -130,6 +130,7 @@ class Known:
 
     def __init__(self) -> None:
         self._rows: _Rows | None = None
+        self._missed = 0
 
     def __bool__(self) -> bool:
         return self._rows is not None
@@ -158,6 +159,12 @@ class Known:
             for table, *values in found:
                 rows.take(table, _NEEDED, [values])
             self._rows = rows
+
+    def miss(self, con: duckdb.DuckDBPyConnection, journal: Journal) -> None:
+        """Learn if this is not the first time that it would have been of use."""
+        self._missed += 1
+        if self._missed > 1:
+            self.learn(con, journal)
 
     def follow(self, journal: Journal, count: Count) -> bool:
         """Take note of what was committed up to now; return whether everything is known."""
