@@ -55,7 +55,8 @@ class Housekeeping(Opened):
         removed.
 
         Tensors at a URL stay while another copy of the graph's directory uses them, too; ``claim`` says that none does
-        any more, and such a copy can write and delete nothing there from then on.
+        any more, and such a copy can write and delete nothing there from then on. Of a graph that machines share, what
+        is newer than the oldest open transaction stays; ``claim`` says that none is open any more.
         """
         from mgraph.bookkeeping.upkeep import claim_tensors, plan_collection
 

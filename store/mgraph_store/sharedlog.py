@@ -288,52 +288,67 @@ class _InDirectory:
 
     def read(self, name: str) -> bytes:
         folder, _, own = name.rpartition("/")
-        return self._folder.sub(folder).read(own)
+        with self._translated("read"):
+            return self._folder.sub(folder).read(own)
 
     def put_new(self, name: str, data: bytes) -> bool:
         place, _, own = name.rpartition("/")
         folder, temporary = self._folder.sub(place), f".{own}.{random_characters(12)}"
-        try:
-            with folder.opened(create=True) as descriptor:
-                folder.write(temporary, data)
-                folder.flush(temporary)
-                try:
-                    os.link(temporary, own, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
-                    won = True
-                except FileExistsError:  # on NFS also if the answer to our own link was lost
-                    won = folder.read(own) == data
-                finally:
-                    folder.unlink(temporary)
-                folder.flush()
-                self._folder.flush()
-        except OSError as error:
-            if error.errno in _NO_LINKS:
+        with self._translated("write"), folder.opened(create=True) as descriptor:
+            folder.write(temporary, data)
+            folder.flush(temporary)
+            try:
+                os.link(temporary, own, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
+                won = True
+            except FileExistsError:  # on NFS also if the answer to our own link was lost
+                won = folder.read(own) == data
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
                 raise StoreError(
-                    f"The file system of {folder.path} has no hard links, which a shared log needs there."
+                    f"The file system of {folder.path} has no hard links, which a shared log needs: choose another."
                 ) from None
-            raise StoreError(f"Cannot write the shared log in {folder.path} ({error.strerror or error}).") from error
+            finally:
+                folder.unlink(temporary)
+            folder.flush()
+            self._folder.flush()
         return won
 
     def put(self, name: str, data: bytes) -> None:
         place, _, own = name.rpartition("/")
-        with self._folder.sub(place).opened(create=True):
+        with self._translated("write"), self._folder.sub(place).opened(create=True):
             self._folder.sub(place).write(own, data)
 
     def delete(self, name: str) -> None:
         place, _, own = name.rpartition("/")
-        self._folder.sub(place).unlink(own)
+        with self._translated("write"):
+            self._folder.sub(place).unlink(own)
 
     def written_in(self, folder: str) -> dict[str, float]:
         found, place = {}, self._folder.sub(folder)
-        for name in place.entries():
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                if not name.startswith("."):
-                    found[name] = place.status(name).st_mtime
+        with self._translated("read"):
+            for name in place.entries():
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    if not name.startswith("."):
+                        found[name] = place.status(name).st_mtime
         return found
 
     def settle(self, folder: str) -> None:
         # Its writer may have been stopped between the link and its own flush.
-        self._folder.sub(folder).flush()
+        with self._translated("read"):
+            self._folder.sub(folder).flush()
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            if what == "read":
+                raise
+            raise StoreError(f"Cannot {what} the shared log in {self._folder.path} ({error.strerror}).") from error
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"Cannot {what} the shared log in {self._folder.path} ({reason}).") from error
 
 
 def _name(folder: str, number: int) -> str:

@@ -61,6 +61,7 @@ TENSORS = "tensors.zarr"
 
 class GraphStore:
     """A graph directory. It holds no connection and no lock between calls, and is safe to fork and to use from threads.
+    (A process that was forked after something at a URL was used is told that it cannot do so.)
 
     Make one with :meth:`create` or :meth:`open`.
     """

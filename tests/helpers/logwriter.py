@@ -26,6 +26,12 @@ class Replica:
     def dump(self) -> bytes:
         return json.dumps([self.at.number, self.at.id.hex(), self.owners]).encode()
 
+    def keep(self, path: Path) -> None:
+        """Write it to a file, whole or not at all."""
+        other = path.with_suffix(".tmp")
+        other.write_bytes(self.dump())
+        other.replace(path)
+
     def take(self, record: LogRecord) -> None:
         name, owner = json.loads(record.payload)
         assert name not in self.owners, "two owners of one name"
@@ -54,7 +60,8 @@ def write(place: str, owner: str, until: int, folder: str, *, skew: float = 0.0,
         if lost:
             replica.follow(log)
         if replica.at.number >= until:
-            break
+            replica.keep(kept)
+            return
         free = (f"n{i}" for i in range(2 * until) if f"n{i}" not in replica.owners)
         name = random.choice([next(free), next(free)])
         position = log.append(json.dumps([name, owner]).encode(), replica.at)
@@ -65,6 +72,4 @@ def write(place: str, owner: str, until: int, folder: str, *, skew: float = 0.0,
             replica.owners[name], replica.at = owner, position
         if replica.at.number % 5 == 0:
             log.put_snapshot(replica.dump(), replica.at)
-            other = kept.with_suffix(".tmp")
-            other.write_bytes(replica.dump())
-            other.replace(kept)
+            replica.keep(kept)

@@ -31,6 +31,7 @@ from mgraph_store.errors import (
 from mgraph_store.index.journal import Journal
 from mgraph_store.machines import join, share
 from mgraph_store.objectstorage import ObjectStorage
+from mgraph_store.sharedlog import SharedLog
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
@@ -212,6 +213,15 @@ def test_a_log_that_was_emptied_is_recognised(first: GraphStore, second: GraphSt
         GraphStore.open(first.path)
     with pytest.raises(CorruptError, match="shared log"):
         add(second, "two", 2)
+
+
+def test_a_record_that_is_no_commit_is_not_taken_over(first: GraphStore, second: GraphStore, place: str) -> None:
+    log = SharedLog.at(f"{place}/log")
+    log.append(b"not a commit", list(log.since())[-1].position)
+    for store in (first, second):
+        with pytest.raises(CorruptError, match=r"Record 3 .* is no commit"):
+            store.pull()
+        assert names(store) == {}
 
 
 # Garbage

@@ -149,6 +149,20 @@ def test_what_cannot_hold_a_log_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert list(SharedLog.at(tmp_path).since()) == []
 
 
+@pytest.mark.parametrize("number", [5, 116])  # an error of the disk, and a file that the server has replaced
+def test_a_disk_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    log = fill(str(tmp_path), 2)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match=r"^Cannot read the shared log in .* \(.*\)\.$"):
+        list(log.since())
+    with pytest.raises(StoreError, match=r"^Cannot write the shared log in .* \(.*\)\.$"):
+        log.append(b"", START)
+
+
 def contend(place: str, folder: Path, until: int, kills: int) -> None:
     """Four writers, one with a wrong clock and one that is behind, of which some are killed and start again."""
     spawn = multiprocessing.get_context("spawn")

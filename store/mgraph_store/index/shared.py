@@ -184,6 +184,11 @@ class SharedJournal(Journal):
         if count is None:
             return
         for group in _grouped(self._log.since(self._position(count)), _GROUP):
+            for r in group:
+                if unpacked(r.payload) is None:
+                    raise CorruptError(
+                        f"Record {r.position.number} of the shared log at {self._log.name} is no commit."
+                    )
             data = b"".join(record(r.position.number - 1, r.payload) for r in group)
             self._write(count.file, data, count.length)
             count = Count(group[-1].position.number - 1, count.generation, count.length + len(data))
