@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 import mgraph
+from mgraph_store.index.following import follow_at_last
 
 EVIL = '<img src="x" onerror="window.pwned = 1">\x1b[31m\u202e{b}'
 
@@ -24,6 +25,7 @@ def place(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     g = mgraph.open(path, device="cpu")
     g.node("a").note(why=EVIL)
     g.plane("a", "b", "c", grid=5, name="plane", splits=["train"], examples=50, bn_examples=50)
+    follow_at_last()
     with duckdb.connect(str(path / "index.duckdb")) as con:
         con.execute("UPDATE nodes SET name = ? WHERE name = 'b'", [EVIL])
         con.execute("UPDATE connections SET name = ? WHERE name = 'line'", [f"</script><script>{EVIL}"])

@@ -383,6 +383,36 @@ def test_a_disk_that_takes_nothing_back_leaves_the_tensors(damaged: Any, monkeyp
     assert problems(damaged.store, deep=True) == []
 
 
+def test_a_disk_without_any_room_can_be_read(lazy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the index lacks commits and cannot be copied, so that something can be found to be deleted."""
+    (a,) = lazy.add(lazy.parameters(0), names=("a",))
+    lazy.derive([1.0], [a])
+    connect = Index.connect
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    def refusing(index: Index, *, read_only: bool, **more: Any) -> Any:
+        if not read_only:
+            raise StoreError("No space left")
+        return connect(index, read_only=read_only, **more)
+
+    expected = None
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            if expected is None:
+                patch.setattr(Index, "connect", refusing)
+                patch.setattr("mgraph_store.index.older.copied", full)
+            with lazy.store.reading() as reader:
+                found = reader.snapshot()
+                with lazy.store.reading() as again:
+                    assert again.snapshot() == found
+            assert lacks(lazy.store) == (2 if expected is None else 0)
+        assert expected in (None, found)
+        expected = found
+    assert problems(lazy.store, deep=True) == []
+
+
 def test_a_disk_that_is_full_for_the_index_only(lazy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit is done when its record is there; the index gets it later."""
     (a,) = lazy.add(lazy.parameters(0), names=("a",))

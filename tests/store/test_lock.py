@@ -34,6 +34,21 @@ def test_readers_share_and_a_writer_excludes(tmp_path: Path) -> None:
     assert _in_thread(lambda: _enter(GraphLock(tmp_path, 1).exclusive)) is None
 
 
+def test_a_writer_can_go_on_as_a_reader(tmp_path: Path) -> None:
+    lock = GraphLock(tmp_path)
+    with lock.exclusive() as lower:
+        assert lock.is_held()
+        lower()
+        _in_thread(lambda: _enter(GraphLock(tmp_path, 1).shared))
+        assert isinstance(_in_thread(lambda: _enter(GraphLock(tmp_path, 0.05).exclusive)), LockTimeoutError)
+        with lock.shared():  # it nests, as in any reading
+            pass
+        with pytest.raises(StoreError, match="This thread is reading"):
+            lock.exclusive().__enter__()
+    assert not lock.is_held()
+    assert _in_thread(lambda: _enter(GraphLock(tmp_path, 1).exclusive)) is None
+
+
 def test_a_waiting_writer_comes_before_later_readers(tmp_path: Path) -> None:
     """Without the gate, readers that overlap without a gap would keep a writer out for ever."""
     wrote = threading.Event()

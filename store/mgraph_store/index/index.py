@@ -58,6 +58,9 @@ JOURNAL = "journal"
 _EMPTY: dict[int, bytes] = {}
 """The file of an empty index that was made in this process, by its format."""
 
+_IN_MEMORY = 1 << 28
+"""Bytes of an index up to which it is copied into memory, if no disk has room for a copy."""
+
 _REWRITTEN = "present.duckdb"
 
 _IN_THIS_PROCESS = "Unique file handle conflict"
@@ -198,7 +201,16 @@ class Index:
                 yield con
                 return
             count = self.journal.count()
-        with self._opened(True, patience, self._copy(found, commits, count)) as con:
+        try:
+            place = self._copy(found, commits, count)
+        except StoreError:
+            if count is None or found < schema.FORMAT_VERSION or self._folder.size(self._name) > _IN_MEMORY:
+                raise
+        else:
+            with self._opened(True, patience, place) as con:
+                yield con
+            return
+        with self._opened(True, patience) as con, self._in_memory(con, count):  # where no disk has room
             yield con
 
     def check(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
@@ -324,6 +336,21 @@ class Index:
                 f"Graph {self.path.parent} {why}, and is read through a copy of its index, for which there "
                 f"is no room below {tempfile.gettempdir()} ({error.strerror or error})."
             ) from error
+
+    @contextlib.contextmanager
+    def _in_memory(self, con: duckdb.DuckDBPyConnection, count: Count) -> Iterator[None]:
+        """Let a connection read a copy of its tables in memory, which is brought up to date."""
+        name, (own,) = f"copy_{random_characters(8)}", con.execute("SELECT current_database()").fetchall()[0]
+        con.execute(f"ATTACH ':memory:' AS {name}")
+        try:
+            for table in ("meta", *TABLES):
+                con.execute(f'CREATE TABLE {name}.main.{table} AS FROM "{own}".main.{table}')
+            con.execute(f"USE {name}")
+            follow(con, self.journal, count)
+            yield
+        finally:
+            con.execute(f'USE "{own}"')
+            con.execute(f"DETACH {name}")
 
     def check_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Check that the tables have all columns that this version reads.

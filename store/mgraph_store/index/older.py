@@ -2,9 +2,10 @@
 
 That is one of an older format, of which the copy is brought to the current one, or one that lacks commits of the
 journal and cannot be given them, because the graph may only be read, or the disk is full. The copy lives in the
-system's directory for temporary files and is deleted with the process. The graph is not touched, so it may be on a
-read-only medium, and an older mgraph can keep using it. The copy is made again if somebody has committed meanwhile. To
-be written, a graph must be upgraded to the current format, see :mod:`mgraph_store.index.migrations`.
+system's directory for temporary files (if no disk has room, in memory) and is deleted with the process. The graph is
+not touched, so it may be on a read-only medium, and an older mgraph can keep using it. The copy is made again if
+somebody has committed meanwhile. To be written, a graph must be upgraded to the current format, see
+:mod:`mgraph_store.index.migrations`.
 """
 
 from __future__ import annotations
