@@ -28,6 +28,7 @@ from mgraph_store.errors import (
     StoreError,
     UnseenCommitsWarning,
 )
+from mgraph_store.folder import Folder
 from mgraph_store.index.journal import Journal
 from mgraph_store.machines import join, share
 from mgraph_store.objectstorage import ObjectStorage
@@ -170,6 +171,38 @@ def test_a_machine_with_a_full_disk_loses_nothing(
             add(first, "one", 1)
     assert rows(first) == rows(second)
     assert second.read_parameters("one").size == 17
+
+
+def test_where_the_log_was_left_need_not_be_written(
+    first: GraphStore, second: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Folder.write
+
+    def full(self: Folder, name: str, data: bytes) -> None:
+        if "position" in name:
+            raise OSError(28, "No space left on device")
+        write(self, name, data)
+
+    monkeypatch.setattr(Folder, "write", full)
+    for i, store in enumerate((first, second, first)):
+        add(store, f"n{i}", i)
+    assert rows(first) == rows(second)
+
+
+def test_a_full_disk_takes_nothing_over_and_says_so(
+    first: GraphStore, second: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(first, "one", 1)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "_write", full)
+        with pytest.raises(StoreError, match=r"cannot be written into .* free some disk space"):
+            add(second, "two", 2)
+    assert rows(first) == rows(second)
+    assert names(second).keys() == {"one"}
 
 
 def test_without_the_shared_disk_one_can_read(first: GraphStore, place: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ first after all, it does so again, and verifies once more (:class:`OvertakenErro
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -190,7 +191,13 @@ class SharedJournal(Journal):
                         f"Record {r.position.number} of the shared log at {self._log.name} is no commit."
                     )
             data = b"".join(record(r.position.number - 1, r.payload) for r in group)
-            self._write(count.file, data, count.length)
+            try:
+                self._write(count.file, data, count.length)
+            except OSError as error:
+                raise StoreError(
+                    f"What other machines have committed cannot be written into {self.graph} "
+                    f"({error.strerror or error}): free some disk space, or see what is wrong with the disk."
+                ) from error
             count = Count(group[-1].position.number - 1, count.generation, count.length + len(data))
             self._note_end(count)
             self._remember(group[-1].position)
@@ -223,11 +230,12 @@ class SharedJournal(Journal):
 
     def _remember(self, position: Position) -> None:
         temporary = f".{_POSITION}.{random_characters(8)}"
-        try:
-            self._folder.write(temporary, json.dumps([position.number, position.id.hex()]).encode())
-            self._folder.rename(temporary, self._folder, _POSITION)
-        finally:
-            self._folder.unlink(temporary)
+        with contextlib.suppress(OSError):  # the disk is full: then the log is asked
+            try:
+                self._folder.write(temporary, json.dumps([position.number, position.id.hex()]).encode())
+                self._folder.rename(temporary, self._folder, _POSITION)
+            finally:
+                self._folder.unlink(temporary)
 
     def put_snapshot(self, number: int, document: dict[str, Any]) -> None:
         """Put a description of the whole index as of a commit into the log, which spares new machines the records."""
