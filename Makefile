@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One more than there are processors: some tests wait for processes that they have started.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: demo test lint format stress bench docs docs-site release clean
+.PHONY: demo test lint format stress docs docs-pages release clean
 
 demo: $(STAMP)
 	$(BIN)/mgraph demo --output demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not stress"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stress"
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
@@ -29,20 +31,26 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP)
+docs-pages: $(STAMP)
 	$(BIN)/python docs/generate.py
 
-docs-site: $(STAMP)
+docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group docs
 	$(BIN)/python docs/build_site.py build/site
 
-# A source distribution and a wheel in dist/, checked, and the wheel tried in a fresh environment. Uploads nothing.
-release: $(STAMP)
-	$(BIN)/python -m pip install --quiet --group release
-	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m twine check --strict dist/*
-	.ci/smoke $(BIN)/python dist/*.whl
+# A source distribution and a wheel in dist/ of what is committed, checked, and the wheel tried in a fresh environment.
+# Uploads nothing. URL=https://HOST/OWNER/NAME is where the repository is; README's picture is shown from there.
+release:
+	rm -rf dist build/release
+	mkdir -p build/release/source
+	git archive HEAD | tar -x -C build/release/source
+	$(PYTHON) .ci/published.py build/release/source $(URL)
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	build/release/tools/bin/python -m pip install --quiet --group release
+	build/release/tools/bin/python -m build --outdir dist build/release/source
+	build/release/tools/bin/python -m twine check --strict dist/*
+	.ci/smoke $(PYTHON) dist/*.whl
 
 # Made anew when the dependencies change; a half-made one is no .installed and is finished next time.
 $(STAMP): pyproject.toml

@@ -26,6 +26,7 @@ def collect(source: Path) -> None:
             (source / file.name).write_text(page(file.read_text()))
         elif file.suffix == ".png" or file.name == "conf.py":
             shutil.copy(file, source / file.name)
+    shutil.copytree(ROOT / "docs" / "gallery", source / "gallery")
     (source / "benchmarks.md").write_text(page((ROOT / "benchmarks" / "README.md").read_text()))
     write_api(source / "api")
 

@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages; docs/build_site.py, which `make docs-site` runs, collects them."""
+"""How Sphinx builds the pages; docs/build_site.py, which `make docs` runs, collects them."""
 
 project = "mgraph"
 author = "The mgraph maintainers"

@@ -72,6 +72,11 @@ PICTURES = (
         "The loss rises to a wall on the segment, and stays below it on the Bézier curve. Bands are standard errors.",
     ),
     Picture(
+        "Two ways between two modes",
+        "mgraph plot line-ad curve -o paths.png",
+        "The segment and the curve between the same two modes, on the same axes.",
+    ),
+    Picture(
         "Votes along a curve",
         "mgraph plot curve --ensemble -o votes.png",
         "On the left, an end and the point at t vote, as in figure 4 of [G]; on the right, more and more points of the "
@@ -128,9 +133,9 @@ def page() -> str:
         *(command.replace(f" --graph {GRAPH}", "") for command in BEFORE),
         "```",
         "",
-        "Commands that draw take `.png`, `.pdf` or `.svg`, and most `--dark`; in Python, every one is a method of",
-        "`Graph` or of a connection that takes a path. `python docs/gallery.py` draws this page anew. The whole graph",
-        "as a page in a browser is [the report](report.md).",
+        "Commands that draw take `.png`, `.pdf` or `.svg`, and `--dark`; [in Python](python.md#pictures), each panel",
+        "can be drawn on an Axes of your own. `python docs/gallery.py` draws this page anew. The whole graph as a page",
+        "in a browser is [the report](report.md).",
     ]
     for picture in PICTURES:
         lines += ["", f"## {picture.title}", "", "```sh", picture.command, "```", ""]

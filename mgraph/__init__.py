@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.explore.exploring import Done, Outlook
     from mgraph.explore.suggestions import Suggestion
-    from mgraph.graph.graph import Graph, create, unpack
+    from mgraph.graph.graph import Graph, create, join, share, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.keywords import (
@@ -97,6 +97,8 @@ _HOMES = {
     # Graphs
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "join": "mgraph.graph.graph",
+    "share": "mgraph.graph.graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
     "upgrade": "mgraph.bookkeeping.upkeep",
@@ -283,6 +285,7 @@ __all__ = [
     "UpkeepPlan",
     "check",
     "create",
+    "join",
     "make_task",
     "method_named",
     "open",
@@ -290,6 +293,7 @@ __all__ = [
     "read_job",
     "run_demo",
     "run_toy_demo",
+    "share",
     "size_of",
     "spoken",
     "tasks",

@@ -22,6 +22,10 @@ FORMATS = (".png", ".pdf", ".svg")
 _LIGHT = {"train": "#0072b2", "valid": "#d98c00", "test": "#c0392b", "faint": "#9db8cc"}
 _DARK = {"train": "#56b4e9", "valid": "#f0b43c", "test": "#ff8a70", "faint": "#4d6b80"}
 
+# Of lines and bars that have no colour of their own; they can be told apart without seeing red or green, too.
+_LIGHT_CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a7d1f", "#56b4e9", "#e69f00", "#7f7f7f")
+_DARK_CYCLE = ("#56b4e9", "#ff8f5a", "#2fc99a", "#e9a3c9", "#d8ca5c", "#a9d8f5", "#f0b43c", "#b5b5b5")
+
 
 @dataclass(frozen=True)
 class Look:
@@ -48,6 +52,7 @@ def check_path(path: Path) -> None:
 def style(*, dark: bool = False) -> AbstractContextManager[Any]:
     """Return the settings with which a picture is drawn and written, on white or on a dark background."""
     import matplotlib as mpl
+    from matplotlib.rcsetup import cycler
 
     # Matplotlib first reads settings from the working directory, which may be a stranger's, and they may start TeX.
     fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}
@@ -57,7 +62,8 @@ def style(*, dark: bool = False) -> AbstractContextManager[Any]:
 
         fixed |= {**library["dark_background"], "axes.facecolor": "#16181d", "figure.facecolor": "#16181d"}
         fixed["savefig.facecolor"] = "#16181d"
-    return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9})
+    cycle = cycler(color=_DARK_CYCLE if dark else _LIGHT_CYCLE)
+    return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9, "axes.prop_cycle": cycle})
 
 
 def ink() -> str:
@@ -81,7 +87,12 @@ def colours() -> Mapping[str, str]:
     return _DARK if sum(to_rgb(paper())) < 1.5 else _LIGHT
 
 
-def legend_below(axes: Axes, handles: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+def cycle() -> Sequence[str]:
+    """Return colours for lines that are told apart, on the present background."""
+    return _DARK_CYCLE if colours() is _DARK else _LIGHT_CYCLE
+
+
+def legend_below(axes: Axes, handles: Sequence[Any] | Mapping[str, Any] | None = None, *, columns: int = 4) -> None:
     """Explain the curves of an Axes, or some ``handles`` (by label), below it, where the legend hides nothing."""
     how: dict[str, Any] = {} if handles is None else {"handles": handles}
     if isinstance(handles, Mapping):
@@ -93,7 +104,7 @@ def legend_below(axes: Axes, handles: Sequence[Any] | Mapping[str, Any] | None =
     down = ScaledTranslation(0, -_BELOW, figure.dpi_scale_trans)
     place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "frameon": False}
     place["bbox_transform"] = axes.transAxes + down
-    axes.legend(**how, **place, fontsize=8, ncols=min(4, max(1, count)))
+    axes.legend(**how, **place, fontsize=8, ncols=min(columns, max(1, count)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mgraph.errors import InputError, NameTakenError
+from mgraph.figures import Look
 from mgraph.graph.graph import create
 from mgraph.methods.linear import Linear
 from mgraph.methods.neb.method import NudgedElasticBand
@@ -86,7 +87,8 @@ def run_toy_demo(
         say(f"Relaxing a band on the landscape {toy.potential}.")
         graph.add_space(f"toy?potential={toy.potential}", "toy", name=toy.potential)
         drawn.append(_followed(graph, toy, demo, progress))
-    demo.files += [plot_landscapes(drawn, directory / "toy.png"), path]
+    look = Look(about={"command": "mgraph demo --toy", "graph": path.name})
+    demo.files += [plot_landscapes(drawn, directory / "toy.png", look=look), path]
     return demo
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (built,) = out.glob("*.whl")
     return built
+
+
+def test_the_readme_of_the_package_stands_alone() -> None:
+    """On the package index nothing lies beside it: its picture and links lead to the repository, or there are none."""
+    spec = importlib.util.spec_from_file_location("published", ROOT / ".ci" / "published.py")
+    assert spec is not None
+    assert spec.loader is not None
+    published = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(published)
+    text, url = (ROOT / "README.md").read_text(), "https://example.org/us/mgraph"
+    there = published.readme(text, url, "1.2.3")
+    pictures, links = re.findall(r"!\[[^\]]*\]\((\S+)\)", there), re.findall(r"(?<!!)\[[^\]]+\]\((\S+)\)", there)
+    assert pictures == [f"{url}/raw/v1.2.3/docs/surface.png"]
+    assert len(links) > 20
+    assert all(link.startswith(f"{url}/blob/v1.2.3/") for link in links)
+    assert all((ROOT / link.removeprefix(f"{url}/blob/v1.2.3/").partition("#")[0]).exists() for link in links)
+    alone = published.readme(text, None, "1.2.3")
+    assert re.findall(r"\]\(", alone) == []
+    assert "tutorial goes from nothing" in alone
+    found = tomllib.loads(published.project((ROOT / "pyproject.toml").read_text(), url))
+    assert found["project"]["urls"]["Homepage"] == url
 
 
 def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path) -> None:

@@ -26,6 +26,7 @@ from mgraph_cli.terminal import echo, guarded
 _SECTIONS = {
     "Graphs and modes": {
         "init": "graphs",
+        "join": "graphs",
         "add-space": "graphs",
         "spaces": "graphs",
         "train": "modes",

@@ -126,7 +126,7 @@ def plan_collection(store: GraphStore, *, older_than: float) -> UpkeepPlan:
     rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
     stay = "1 more is" if found.young == 1 else f"{found.young} more are"
     young = f"{stay} younger than {older_than:g} h, and left alone."
-    notes = (*((young,) if found.young else ()), *((found.shared,) if found.shared else ()))
+    notes = tuple(note for note in (young if found.young else None, found.shared, found.writing) if note)
     return UpkeepPlan(tuple(rows), found.nbytes, notes, lambda: found.apply(store))
 
 
@@ -134,9 +134,12 @@ def claim_tensors(store: GraphStore) -> None:
     """Declare that no other directory still uses the tensors at this graph's URL; InputError if it has none there."""
     from mgraph_store.tensors.remote import RemoteTensorStore
 
-    if not isinstance(store.tensor_store, RemoteTensorStore):
+    if (writing := store.index.journal.writing()) is not None:
+        store.index.journal.end_writing(writing.marks)
+    if isinstance(store.tensor_store, RemoteTensorStore):
+        store.tensor_store.take_over()
+    elif writing is None:
         raise InputError(f"The tensors of {store.path} are in its own directory: nobody else can claim them.")
-    store.tensor_store.take_over()
 
 
 def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Space:

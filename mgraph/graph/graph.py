@@ -126,6 +126,54 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
+def share(
+    place: str,
+    directory: PathLike,
+    *,
+    arch: str | Callable[..., nn.Module] | nn.Module,
+    data: str | Callable[..., Any] | Task | Mapping[str, Any],
+    device: str = "auto",
+    threads: int | None = None,
+    **space: Unpack[SpaceOptions],
+) -> Graph:
+    """Create a graph that other machines can :func:`join`, with its first space, and open it.
+
+    ``place`` is a URL, or a directory on a disk that all of them have mounted: tensors and commits go there. Everything
+    else is as for :func:`create`. Raises NameTakenError if there is something at the place, and StoreError if it cannot
+    be reached or written.
+
+    >>> g = mgraph.share("s3://bucket/digits", "digits.mgraph", arch="cnn", data="digits")
+    """
+    from mgraph.session.objects import arch_spec, data_spec
+    from mgraph.session.spaces import create_graph
+
+    refuse_unknown("share", space, SpaceOptions)
+    path = Path(directory).absolute()
+    specs = arch_spec(arch, path), data_spec(data, path)
+    return Graph(create_graph(path, *specs, shared=place, **_with_loss(space, path)), device=device, threads=threads)
+
+
+def join(
+    place: str,
+    directory: PathLike,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    threads: int | None = None,
+) -> Graph:
+    """Make this machine's directory of a graph that machines share at a URL or in a directory, and open it.
+
+    :func:`share` makes such a graph; keywords are those of :func:`open`. Raises NotFoundError if there
+    is none at the place, NameTakenError if there is something at ``directory``, and StoreError if the place cannot be
+    reached; then nothing is left behind.
+
+    >>> g = mgraph.join("s3://bucket/digits", "digits.mgraph")
+    """
+    from mgraph_store.machines import join
+
+    return Graph(join(Path(directory), place), device=device, trust=trust, threads=threads)
+
+
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     """Record by name a loss that is given as a function."""
     if options.get("loss") is None:

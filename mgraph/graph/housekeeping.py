@@ -55,7 +55,8 @@ class Housekeeping(Opened):
         removed.
 
         Tensors at a URL stay while another copy of the graph's directory uses them, too; ``claim`` says that none does
-        any more, and such a copy can write and delete nothing there from then on.
+        any more, and such a copy can write and delete nothing there from then on. Of a graph that machines share, what
+        is newer than the oldest open transaction stays; ``claim`` says that none is open any more.
         """
         from mgraph.bookkeeping.upkeep import claim_tensors, plan_collection
 
@@ -129,6 +130,15 @@ class Housekeeping(Opened):
         from mgraph.bookkeeping.upkeep import copy
 
         return copy(self.session.store, Path(path))
+
+    def pull(self) -> None:
+        """Take over what other machines have committed to a shared graph since it was opened or last changed:
+        ``g.pull()``.
+
+        Each commit does so by itself. Raises StoreError if the place where the graph is shared cannot be reached. Does
+        nothing for a graph that is not shared.
+        """
+        self.session.store.pull()
 
     def usage(self) -> dict[str, Any]:
         """Return where the bytes are, by kind and by connection, and what recipes and sharing save."""

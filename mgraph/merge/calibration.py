@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mgraph.data.labels import counting, per_example
 from mgraph.data.splits import Split
-from mgraph.data.task import Task
+from mgraph.data.task import Task, is_cross_entropy
 from mgraph.errors import InputError
 from mgraph.fields import are_labels
 
@@ -27,6 +27,14 @@ _CLOSE, _STEPS = 1e-3, 60  # tolerance on log T
 def classifies(task: Task) -> bool:
     """Whether outputs are logits of classes and targets are labels, so that a temperature is meaningful."""
     return task.combine == "softmax" and task.classes is not None and are_labels(task.valid.targets)
+
+
+def guessed_classes(task: Task) -> int | None:
+    """Return the number of classes of which somebody without knowledge guesses one, at a loss of its logarithm.
+
+    None where outputs are no logits of classes, or the loss is not their cross-entropy.
+    """
+    return task.classes if classifies(task) and is_cross_entropy(task.loss) else None
 
 
 def require_classes(task: Task, what: str) -> None:

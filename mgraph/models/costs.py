@@ -7,6 +7,7 @@ say (bands that stop by themselves, walks, imported modes), its time is used, re
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -18,7 +19,10 @@ from mgraph.session.session import Session
 from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader, Run, Space
 
 MEMORISED = 0.25
-"""Modes look memorised if their train loss is below this fraction of their validation loss."""
+"""Modes look memorised if their train loss is below this fraction of their validation loss,"""
+
+GAP = 0.2
+"""or if the two lie apart by more than this fraction of what guessing costs, the logarithm of the number of classes."""
 
 _DEPENDENT = ("init", "ema", "swa", "vertex")
 _ALIGNED = "align"
@@ -39,17 +43,22 @@ class Costs:
 
 @dataclass(frozen=True)
 class Memory:
-    """How well modes know the training data: their mean losses, None where these were not measured."""
+    """How well modes know the training data: their mean losses, None where these were not measured.
+
+    ``guessing`` is the loss of somebody who guesses; None where the loss is no cross-entropy of class labels.
+    """
 
     train: float | None
     valid: float | None
+    guessing: float | None = None
 
     @property
     def memorised(self) -> bool | None:
         """Whether they look memorised; None if unknown."""
         if self.train is None or self.valid is None:
             return None
-        return self.train < MEMORISED * self.valid
+        apart = self.guessing is not None and self.valid - self.train > GAP * self.guessing
+        return apart or self.train < MEMORISED * self.valid
 
 
 def independent_modes(reader: Reader, space: Space) -> list[Node]:
@@ -112,15 +121,18 @@ def _beginnings(reader: Reader, node: Node) -> list[str]:
     return ids
 
 
-def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
-    """Return the mean losses of modes, by their ids, on train and validation data, as stored with them."""
+def memory_of(reader: Reader, modes: Iterable[str], classes: int | None) -> Memory:
+    """Return the mean losses of modes, by their ids, on train and validation data, as stored with them.
+
+    ``classes`` is the number of classes if the loss is a cross-entropy of labels.
+    """
     ids = list(modes)
     rows = reader.all(Evaluation, node_id=ids, sweep_id=None, metric=LOSS.name, subset="all") if ids else []
     means = {}
     for split in ("train", "valid"):
         values = [row.value for row in rows if row.split == split]
         means[split] = statistics.fmean(values) if values else None
-    return Memory(means["train"], means["valid"])
+    return Memory(means["train"], means["valid"], None if classes is None else math.log(classes))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mgraph.merge.calibration import guessed_classes
 from mgraph.models.costs import Costs, Memory, costs_of, memory_of
 from mgraph.session.members import label
 from mgraph.session.session import Session
@@ -38,22 +39,25 @@ class Advice:
 def advise(session: Session, space: Space, connections: Sequence[Connection], ends: Sequence[Node]) -> Advice:
     """Look up what connections cost, besides the modes at their ``ends``, and say what else that much training buys."""
     costs = costs_of(session, space, [node.id for node in ends], connections)
+    classes = guessed_classes(session.workspace(space).task)
     with session.store.reading() as reader:
-        memory = memory_of(reader, [node.id for node in ends])
-    return Advice(costs, memory, _otherwise(costs.connections, memory, ends))
+        memory = memory_of(reader, [node.id for node in ends], classes)
+    return Advice(costs, memory, otherwise(costs.connections, memory, ends))
 
 
-def _otherwise(spent: float | None, memory: Memory, ends: Sequence[Node]) -> str | None:
+def otherwise(spent: float | None, memory: Memory, ends: Sequence[Node]) -> str | None:
+    """Name what was worth the most at equal cost in benchmarks/merging.py, by whether the modes look memorised."""
     if not spent or not ends:
         return None
     on = f"train one mode on for {spent:.2g} T (mgraph train --init {label(ends[0])})"
     more = int(spent)
-    modes = f"; train {more} more mode{'s' if more > 1 else ''} and let {len(ends) + more} vote" if more else ""
+    vote = f"let the {len(ends)} modes vote (mgraph ensemble)"
+    if more:
+        vote = f"train {more} more mode{'s' if more > 1 else ''} and let {len(ends) + more} vote (mgraph ensemble)"
     if memory.memorised is None:
-        return f"{on}{modes}"
-    looks = (
-        "the modes look memorised, where a point between them can be worth more than training on"
-        if memory.memorised
-        else "the modes still improve, where training on is mostly worth more than a point between them"
+        return f"{on}, or {vote}"
+    if memory.memorised:
+        return f"{vote}: the modes look memorised, where votes are worth the most, and training on may do harm"
+    return (
+        f"{on}: the modes still improve, where training on is worth the most, be it in cycles (mgraph train --snapshot)"
     )
-    return f"{on}{modes}; {looks}"

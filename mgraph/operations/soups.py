@@ -19,7 +19,7 @@ from mgraph.evaluate.metrics import SPLITS, Measured, measure_with_scores
 from mgraph.fields import Fields, examples_in
 from mgraph.jobs.points import SoupJob
 from mgraph.merge.bestof import Decision, decide, halves
-from mgraph.merge.calibration import classifies, fit_temperature, require_validation
+from mgraph.merge.calibration import classifies, fit_temperature, guessed_classes, require_validation
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import SOUPS, greedy_soup, learned_soup
 from mgraph.models.costs import Memory, memory_of
@@ -122,7 +122,7 @@ def soup(
     with session.run(here, "soup", settings, job=job, resumed=resumed) as run:
         cooking = _Cooking(predictor, models, progress)
         weights, decision, baseline = cooking.cook(job.how)
-        predictor.place_sum(models.members[baseline].terms, models.members[baseline])
+        predictor.place(models.members[baseline])
         ingredient = {split: measure_with_scores(here.flat, here.task, split) for split in SPLITS}
         with session.store.reading() as reader:
             terms = _stored_terms(reader, cooking.terms(weights))
@@ -153,7 +153,7 @@ def soup(
     mine, theirs = found["test"].scores, ingredient["test"].scores
     with session.store.reading() as reader:
         modes = [m.corner for m in models.members if m.corner is not None] + [end.id for end in models.ends]
-        memory = memory_of(reader, dict.fromkeys(modes))
+        memory = memory_of(reader, dict.fromkeys(modes), guessed_classes(here.task))
     return SoupResult(
         node,
         job.how,
@@ -209,7 +209,7 @@ class _Cooking:
         if how == "learned":
             return self._learned()
         comparison = Comparison(self._predictor)
-        singles = [self._look(comparison, alone) for alone in np.eye(len(members))]
+        singles = self._singles(comparison)
         baseline = _best(singles)
         tried: list[Scores] = []
         weights = np.full(len(members), 1.0 / len(members))
@@ -223,6 +223,14 @@ class _Cooking:
         looked_at = [own, *known, *tried] if how == "greedy" else [own]
         decision = decide(np.stack(looked_at).astype(np.float32), 0, known[baseline])
         return weights, replace(decision, looked_at=max(1, len(looked_at) - 1)), baseline
+
+    def _singles(self, comparison: Comparison) -> list[Looked]:
+        """Look at the ingredients as they are: nodes with their own BatchNorm statistics."""
+        found = []
+        for member in self._models.members:
+            self._predictor.place(member)
+            found.append(comparison.look())
+        return found
 
     def _look(self, comparison: Comparison, weights: Floats) -> Looked:
         self._place(weights)
@@ -262,7 +270,7 @@ class _Cooking:
 
         weights = learned_soup(size, loss, slope.of_weights, steps=_STEPS)
         comparison = Comparison(self._predictor, halved=True)
-        singles = [self._look(comparison, alone) for alone in np.eye(size)]
+        singles = self._singles(comparison)
         own, baseline = self._look(comparison, weights).scores, _best(singles)
         known = [one.scores for one in singles if one.scores is not None and len(one.scores) == len(self._task.valid)]
         if own is None or len(known) < size:

@@ -22,6 +22,7 @@ from mgraph.jobs.points import EnsembleJob
 from mgraph.merge.calibration import (
     classifies,
     fit_temperature,
+    guessed_classes,
     log_likelihoods,
     require_classes,
     require_validation,
@@ -309,7 +310,7 @@ def _result(
     own = slice(0, asked.own)
     with session.store.reading() as reader:
         used = frozenset().union(*(asked.sources[i][0] for i in range(asked.own)))
-        memory = memory_of(reader, sorted(used))
+        memory = memory_of(reader, sorted(used), guessed_classes(task))
 
     def gain(one: int, other: int) -> Difference | None:
         if one not in by_kind or other not in by_kind:

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgraph.figures import LIGHT, Look, check_path, colours, ink, legend_below, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, cycle, ink, legend_below, style, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from mgraph.operations.growth import Growth
-
-_MODES = "#009e73"
 
 
 def plot_growth(found: Growth, path: Path, *, look: Look = LIGHT) -> Path:
@@ -47,7 +45,7 @@ def draw_members(axis: Axes, found: Growth) -> Axes:
     """Draw the metric of ensembles of more and more points, and independent modes, on an Axes, and return it."""
     from matplotlib.ticker import MaxNLocator
 
-    lines = ((found.points, colours()["train"], "points"), (found.modes, _MODES, "independent modes"))
+    lines = ((found.points, colours()["train"], "points"), (found.modes, cycle()[2], "independent modes"))
     for values, colour, name in lines:
         axis.plot(np.arange(1, len(values) + 1), values, ".-", color=colour, label=name)
     axis.set_xlabel("members")

@@ -35,16 +35,21 @@ def mark_points(axis: Axes, sweep: SweepData) -> dict[str, Any]:
     """Mark the point that validation data select, and the oracle, which test data would; return what to explain."""
     from mgraph.figures import ink, paper
 
-    found = {}
+    found, at = {}, list[int]()
     for what, split in ((SELECTED, "valid"), (ORACLE, "test")):
         if (split, "loss") not in sweep.values or (split, sweep.primary.name) not in sweep.values:
             continue
         if not np.isfinite(sweep.values[split, sweep.primary.name]).any():
             continue
-        x, y = place(sweep, sweep.parameters[sweep.best(split)][None])[0]
+        best = sweep.best(split)
+        x, y = place(sweep, sweep.parameters[best][None])[0]
         shape, size = _MARKS[what]
+        face = paper()
+        if best in at:  # small and dark on top of the other mark, which stays visible
+            face, size = ink(), 16
+        at.append(best)
         found[what] = axis.scatter(
-            [x], [y], marker=shape, s=size, color=paper(), edgecolors=ink(), linewidths=0.9, clip_on=False, zorder=4
+            [x], [y], marker=shape, s=size, color=face, edgecolors=ink(), linewidths=0.9, clip_on=False, zorder=4
         )
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.families import Floats
-from mgraph.figures import check_path, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, ink, legend_below, style, write_figure
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,37 @@ class LandscapePanel:
     saddle: float
 
 
-def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
-    """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, with the losses below.
+def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path, *, look: Look = LIGHT) -> Path:
+    """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, dark where it is low; below, the losses.
 
-    Moments go from light to dark. Raises InputError for a picture that cannot be written.
+    Moments go from light to dark, too. Raises InputError for a picture that cannot be written.
     """
     check_path(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with style():
-        figure = Figure(figsize=(4.3 * len(landscapes), 7.0), layout="constrained")
+    with style(dark=look.dark):
+        figure = Figure(figsize=(4.3 * len(landscapes), 8.0), layout="constrained")
         axes = figure.subplots(2, len(landscapes), squeeze=False, height_ratios=(1.5, 1.0))
         for (above, below), landscape in zip(axes.T, landscapes, strict=True):
-            colours = mpl.colormaps["plasma_r"](np.linspace(0.15, 0.9, len(landscape.moments)))
+            colours = mpl.colormaps["YlOrRd"](np.linspace(0.25, 1.0, len(landscape.moments)))
             _from_above(above, landscape, colours)
             _losses(below, landscape, colours)
-        return write_figure(figure, path)
+        return write_figure(figure, path, look.about)
 
 
 def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
+    from matplotlib.patheffects import withStroke
+
     top = max(1.5 * landscape.saddle, 1.2 * max(float(m.losses.max()) for m in landscape.moments))
     # Contours are dense near the bottom, because the valleys are what matters.
     levels = top * np.linspace(0.0, 1.0, 22) ** 2
-    axis.contourf(landscape.x, landscape.y, landscape.heights, levels=levels, cmap="Greys", extend="max", alpha=0.75)
-    axis.contour(landscape.x, landscape.y, landscape.heights, levels=levels, colors="white", linewidths=0.3)
+    axis.contourf(landscape.x, landscape.y, landscape.heights, levels=levels, cmap="viridis", extend="max")
+    axis.contour(landscape.x, landscape.y, landscape.heights, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
+    around = [withStroke(linewidth=3.2, foreground="white")]
     for moment, colour in zip(landscape.moments, colours, strict=True):
-        axis.plot(*moment.points.T, ".-", color=colour, linewidth=1.3, markersize=5, label=moment.label)
+        axis.plot(*moment.points.T, "-", color=colour, linewidth=1.6, path_effects=around, label=moment.label)
+        axis.plot(*moment.points.T, ".", color=colour, markersize=5)
     ends = landscape.moments[-1].points[[0, -1]]
     axis.plot(*ends.T, "o", color="white", markeredgecolor="black", markersize=7, zorder=5)
     axis.set_xlim(landscape.x[0], landscape.x[-1])
@@ -75,9 +79,9 @@ def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
 def _losses(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
     for moment, colour in zip(landscape.moments, colours, strict=True):
         axis.plot(moment.along, moment.losses, color=colour, label=moment.label)
-    axis.axhline(landscape.saddle, color="black", linestyle=":", linewidth=1, label="known saddle", zorder=0)
+    axis.axhline(landscape.saddle, color=ink(), linestyle=":", linewidth=1, label="known saddle", zorder=0)
     axis.set_xlim(0, 1)
     axis.set_xlabel("share of the length")
     axis.set_ylabel("loss")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=7)
+    legend_below(axis, columns=3)

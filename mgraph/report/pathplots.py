@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgraph.errors import InputError
-from mgraph.figures import LIGHT, Look, check_path, legend_below, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, cycle, legend_below, style, write_figure
 from mgraph.metric import Metric
 from mgraph.query.sweepdata import SweepData
 from mgraph.report.curves import error_band
@@ -18,9 +18,7 @@ from mgraph.report.scales import scale_axis
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Told apart without seeing red or green, and on a grey printer by their dashes.
-_SHADES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a7d1f", "#56b4e9", "#e69f00", "#7f7f7f")
-_STYLES = ("-", "--", "-.", ":")
+_STYLES = ("-", "--", "-.", ":")  # told apart on a grey printer, too
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def draw_paths(axis: Axes, paths: Sequence[PathCurve], ends: Sequence[str], spli
         t, values, errors = one.data.parameters[:, 0], one.data.values[key], one.data.errors[key]
         if one.turned:
             t = 1.0 - t
-        colour = _SHADES[number % len(_SHADES)]
+        colour = cycle()[number % len(cycle())]
         shape = _STYLES[number % len(_STYLES)]
         error_band(axis, t, values, errors, colour)
         axis.plot(t, values, shape, color=colour, label=one.label)

@@ -116,15 +116,21 @@ def create_graph(
     name: str | None = None,
     codec: str = "none",
     tensors: str | None = None,
+    shared: str | None = None,
 ) -> GraphStore:
-    """Create a graph with its first space, or nothing at all; its tensors may be at a URL."""
+    """Create a graph with its first space, or nothing at all; its tensors may be at a URL, or all of it be shared."""
     path = path.absolute()
     if path.exists():
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")
     if not path.parent.is_dir():
         raise NotFoundError(f"The directory {path.parent} does not exist; create it first.")
     space = describe_space(path, arch, data, loss=loss, name=name, codec=codec)
-    store = GraphStore.create(path, tensors=tensors)
+    if shared is None:
+        store = GraphStore.create(path, tensors=tensors)
+    else:
+        from mgraph_store.machines import share
+
+        store = share(path, shared)
     try:
         add_space(store, space, named=name is not None)
     except BaseException:

@@ -112,6 +112,10 @@ class MovedWarning(MGraphWarning):
     """The graph's directory was moved while it was in use."""
 
 
+class UnseenCommitsWarning(MGraphWarning):
+    """The graph is shared with other machines, and what they have committed cannot be read now."""
+
+
 class ConflictError(StoreError):
     """Another process has changed what this one was about to change."""
 

@@ -23,6 +23,8 @@ class Handover:
     since: tuple[Named | None, ...] = ()
     expected: tuple[Named, ...] = ()
     keys: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    """That these tensors are being written, in the log of a shared graph (:meth:`SharedLog.begin_writing`)."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.updated)
@@ -46,8 +48,9 @@ def merged(parts: Sequence[Handover]) -> Handover:
                 updated[changed.id] = changed
                 since.setdefault(changed.id, before)
     keys = tuple(dict.fromkeys(key for part in parts for key in part.keys))
+    marks = tuple(mark for part in parts for mark in part.marks)
     return Handover(
-        tuple(added.values()), tuple(updated.values()), tuple(since.values()), tuple(expected.values()), keys
+        tuple(added.values()), tuple(updated.values()), tuple(since.values()), tuple(expected.values()), keys, marks
     )
 
 

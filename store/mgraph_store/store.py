@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,21 @@ from numpy.typing import NDArray
 from mgraph_store.errors import (
     CorruptError,
     InputError,
+    LockTimeoutError,
+    MGraphError,
     NameTakenError,
     NotFoundError,
+    StoreError,
+    UnseenCommitsWarning,
 )
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
+from mgraph_store.index.changes import snapshot
+from mgraph_store.index.commits import number_of
 from mgraph_store.index.following import holding, reading
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.index.shared import SHARED, SNAPSHOT_EVERY, SharedJournal, SharedPlace
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.objectstorage import check_url
 from mgraph_store.predictions import PREDICTIONS, Predictions
@@ -46,12 +54,14 @@ if TYPE_CHECKING:
     pass
 
 INDEX = "index.duckdb"
+_LARGEST_SNAPSHOT = 64 << 20  # bytes of the index
 TENSORS = "tensors.zarr"
 """Directory in which a repair puts what it replaces."""
 
 
 class GraphStore:
     """A graph directory. It holds no connection and no lock between calls, and is safe to fork and to use from threads.
+    (A process that was forked after something at a URL was used is told that it cannot do so.)
 
     Make one with :meth:`create` or :meth:`open`.
     """
@@ -62,11 +72,15 @@ class GraphStore:
         self.path = path
         self.folder = Folder(path)
         self._check_entries()
-        place = Place.read(self.folder)
+        place, shared = Place.read(self.folder), SharedPlace.read(self.folder)
         tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
-        self.tensor_store = (
-            TensorStore(tensors, temporary) if place is None else RemoteTensorStore(place, tensors, temporary)
-        )
+        if place is not None:
+            self.tensor_store: TensorStore = RemoteTensorStore(place, tensors, temporary, is_shared=shared is not None)
+        elif shared is not None:
+            above = Folder(Path(shared.tensors).parent)
+            self.tensor_store = TensorStore(above.sub(Path(shared.tensors).name), above.sub(TEMPORARY))
+        else:
+            self.tensor_store = TensorStore(tensors, temporary)
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
 
@@ -76,8 +90,8 @@ class GraphStore:
             return
         for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE, PREDICTIONS):
             self.folder.check_folder(name)
-        for name in (INDEX, f"{INDEX}.wal", *LOCKS, CONFIG):
-            self.folder.check_file(name, own=name != CONFIG)
+        for name in (INDEX, f"{INDEX}.wal", *LOCKS, CONFIG, SHARED):
+            self.folder.check_file(name, own=name not in (CONFIG, SHARED))
 
     @classmethod
     def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
@@ -99,36 +113,58 @@ class GraphStore:
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
         if url is None:
-            cls._make(path, None)
+            cls.make(path, None)
             return cls(path, lock_timeout=lock_timeout)
         graph = Folder(path)
         place = Place(url, new_claim())
         remote = RemoteTensorStore(place, graph.sub(TENSORS), graph.sub(TEMPORARY))
         remote.claim()
         try:
-            cls._make(path, place)
+            cls.make(path, place)
         except BaseException:
             remote.release()
             raise
         return cls(path, lock_timeout=lock_timeout)
 
+    def pull(self) -> None:
+        """Take over what other machines have committed, if the graph is shared.
+
+        Raises
+        ------
+        CorruptError
+            If the shared log does not continue what this machine has.
+        LockTimeoutError, StoreError
+            If the graph cannot be locked, or the log cannot be reached.
+        """
+        if self.index.journal.is_behind():  # so that most readers need no lock for it
+            with self.lock.exclusive():
+                self.index.journal.pull()
+
     @staticmethod
-    def _make(path: Path, place: Place | None) -> None:
+    def make(
+        path: Path,
+        place: Place | None,
+        shared: SharedPlace | None = None,
+        create: Callable[[Index], None] = lambda index: index.create(),
+    ) -> None:
+        """Make a graph's directory, whole or not at all; tensors elsewhere, and a shared log, are there already."""
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
             (building / TEMPORARY).mkdir()
-            if place is None:
+            new = Folder(building)  # which keeps its inode when it is renamed
+            if shared is not None:
+                shared.write(new)
+            if place is not None:
+                replace(place, directory=directory_of(new)).write(new)
+            elif shared is None:
                 (building / TENSORS).mkdir()
                 (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
-            else:
-                new = Folder(building)  # which keeps its inode when it is renamed
-                replace(place, directory=directory_of(new)).write(new)
             for name in LOCKS:
                 (building / name).touch()
             with GraphLock(building).exclusive():
                 pass  # detect a file system without locks before anything is made
-            Index(building / INDEX).create()
+            create(Index(building / INDEX))
             flush_tree(Folder(path.parent), building.name)
             put_in_place(building, path)
         except OSError as error:
@@ -164,8 +200,22 @@ class GraphStore:
             raise NotFoundError(f"{path} is not a graph, because it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
+        store._look_elsewhere()
         store._check()
         return store
+
+    def _look_elsewhere(self) -> None:
+        try:
+            self.pull()
+        except (CorruptError, LockTimeoutError):
+            raise
+        except StoreError as error:
+            warnings.warn(
+                f"The shared log of graph {self.path} cannot be read, so what other machines have committed since it "
+                f"was last opened is not seen: {error}",
+                UnseenCommitsWarning,
+                stacklevel=3,
+            )
 
     def upgrade(self) -> int:
         """Upgrade the graph permanently to the current format, all or nothing; return the format that it had.
@@ -268,6 +318,16 @@ class GraphStore:
         except BaseException:
             transaction.discard()
             raise
+        self._put_snapshot_if_due()
+
+    def _put_snapshot_if_due(self) -> None:
+        journal = self.index.journal
+        if not isinstance(journal, SharedJournal) or self.index.path.stat().st_size > _LARGEST_SNAPSHOT:
+            return
+        count = journal.count()
+        if count is not None and count.number % SNAPSHOT_EVERY == 0:
+            with contextlib.suppress(MGraphError), self.reading() as reader:  # the commit is done; another one tries
+                journal.put_snapshot(number_of(reader.connection), snapshot(reader.connection))
 
     def states(self, run_id: str) -> StateFiles:
         """Return the saved states of a run; there may be none."""
@@ -405,6 +465,8 @@ class GraphStore:
 
     def discard(self) -> None:
         """Delete the whole graph, for one that was just made when something then went wrong."""
+        if isinstance(self.index.journal, SharedJournal):
+            self.index.journal.delete_log()
         if isinstance(self.tensor_store, RemoteTensorStore):
             self.tensor_store.release()
         shutil.rmtree(self.folder.root.where(), ignore_errors=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
+import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,7 @@ from mgraph_store.index.index import Index, tensor_keys
 from mgraph_store.index.journal import Count
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.index.shared import OvertakenError
 from mgraph_store.rows.columns import Ranges
 from mgraph_store.rows.constraints import check_record, verify
 from mgraph_store.rows.layout import Layout
@@ -49,6 +53,9 @@ if TYPE_CHECKING:
     from mgraph_store.handover import Handover
 
 
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, after other machines were quicker
+
+
 @dataclass(frozen=True)
 class TensorRef:
     """Where tensors were written: key, row of a segment (or None), content digest, size in bytes."""
@@ -68,6 +75,7 @@ class Transaction:
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock) -> None:
         self._tensors, self._index, self._lock = tensors, index, lock
         self._keys: list[str] = []
+        self._marks: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Named] = []
         self._since: list[Named | None] = []  # the records from which these were made
@@ -195,6 +203,7 @@ class Transaction:
             As :meth:`add`; at the end as :meth:`commit`, including ConflictError.
         """
         self._keys += handover.keys
+        self._marks += handover.marks
         self._taken_over = True
         self.add(*handover.added)
         for record, since in zip(handover.updated, handover.since, strict=True):
@@ -254,15 +263,25 @@ class Transaction:
             asks = bool(self._updated or self._removed or self._expected or self._required)
             if asks or not self._index.known:
                 self._index.prepare()
-            with self._lock.exclusive():
-                count = None if asks else self._commit_what_is_known_to_fit()
-                if count is None:
-                    self._commit_within_the_index()
-                else:
-                    follow_if_due(self._index, self._lock, count)
+            for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+                try:
+                    with self._lock.exclusive():
+                        self._index.journal.pull()
+                        self._commit_or_be_overtaken(asks)
+                    break
+                except OvertakenError:  # by another machine: this one's graph is free meanwhile
+                    time.sleep(random.uniform(0, pause))
+            self._end_writing()
         else:
             self.discard()
         self._open = False
+
+    def _commit_or_be_overtaken(self, asks: bool) -> None:
+        count = None if asks else self._commit_what_is_known_to_fit()
+        if count is None:
+            self._commit_within_the_index()
+        else:
+            follow_if_due(self._index, self._lock, count)
 
     def discard(self) -> None:
         """Drop the records and remove the tensors written here, unless a row refers to them after all."""
@@ -280,6 +299,11 @@ class Transaction:
         for key in self._keys:
             if key not in kept:
                 self._tensors.remove(key)
+        self._end_writing()
+
+    def _end_writing(self) -> None:
+        with contextlib.suppress(MGraphError, OSError):  # a mark that stays holds up a gc, which says so
+            self._index.journal.end_writing(self._marks)
 
     def _commit_what_is_known_to_fit(self) -> Count | None:
         """Commit rows that surely fit by what this process knows; None, and nothing is done, if it is not sure."""
@@ -293,6 +317,8 @@ class Transaction:
             and known.fit(self._added)
         )
         if count is None or not sure:
+            return None
+        if journal.is_shared and self._others_keys(()):
             return None
         self._check_tensors((), {})
         return self._append(count, Changes.of(self._added, ()))
@@ -335,6 +361,8 @@ class Transaction:
         present = self._present(reader)
         updated = self._rebased(present)
         self._check_tensors(updated, present)
+        if self._index.journal.is_shared:
+            self._require_still_used(con, updated)
         changes = Changes.of(self._added, updated, self._removed)
         changes.apply(con)
         verify(con, self._added, updated, self._removed)
@@ -347,12 +375,15 @@ class Transaction:
         self._attempted = True
         try:
             committed = self._index.journal.append(count, document)
-        except OutcomeUnknownError:
-            self._keys.clear()  # a row may refer to them
+        except OvertakenError:
             raise
-        except OSError as error:
-            self._attempted = False
-            raise disk_error(error, self._index.path.parent) from error
+        except BaseException as error:
+            if isinstance(error, OutcomeUnknownError) or self._index.journal.is_shared:
+                self._keys.clear()  # a row may refer to them
+            if isinstance(error, OSError):
+                self._attempted = False
+                raise disk_error(error, self._index.path.parent) from error
+            raise
         self._index.known.add(count, committed, document)
         return committed
 
@@ -388,7 +419,18 @@ class Transaction:
             if not self._tensors.has(key):
                 raise StoreError(f"Tensor object {key} was removed before its row was stored: start again.")
 
+    def _others_keys(self, updated: Iterable[Record]) -> set[str]:
+        records = [*itertools.chain.from_iterable(self._added.values()), *updated]
+        return {key for r in records if (key := getattr(r, "tensor_key", None))} - set(self._keys)
+
+    def _require_still_used(self, con: duckdb.DuckDBPyConnection, updated: Iterable[Record]) -> None:
+        # Another machine may be deleting what no row refers to any more; it asks no lock of ours.
+        for key in sorted(self._others_keys(updated) - tensor_keys(con)):
+            raise StoreError(f"Tensor object {key} was removed before its row was stored: start again.")
+
     def _new_key(self) -> str:
+        if not self._marks and (mark := self._index.journal.begin_writing()) is not None:
+            self._marks.append(mark)
         # Recorded before it is written, so that an interruption at any moment finds it.
         self._keys.append(new_key())
         return self._keys[-1]

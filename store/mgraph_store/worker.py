@@ -81,5 +81,6 @@ class _Waiting(Transaction):
             self.discard()
             return
         updated, since = tuple(self._updated), tuple(self._since)
-        self._ended.append(Handover(added, updated, since, tuple(self._expected), tuple(self._keys)))
+        ended = Handover(added, updated, since, tuple(self._expected), tuple(self._keys), tuple(self._marks))
+        self._ended.append(ended)
         self._open = False

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    *("init", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
+    *("init", "join", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
     "align",
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),

@@ -53,7 +53,7 @@ def numbers(run: Any, name: str) -> Any:
         pytest.param(CURVE, signal.SIGINT, id="curve"),
         pytest.param(TRAIN, signal.SIGKILL, id="train", marks=pytest.mark.stress),
         pytest.param(NEB, signal.SIGKILL, id="neb", marks=pytest.mark.stress),
-        pytest.param([*LLPF, "--grid", "5"], signal.SIGKILL, id="llpf"),
+        pytest.param([*LLPF, "--grid", "5"], signal.SIGKILL, id="llpf", marks=pytest.mark.stress),
         pytest.param(
             [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"],
             signal.SIGINT,

@@ -54,6 +54,19 @@ def test_every_page_is_on_one_shelf_of_the_site() -> None:
     assert sorted(found) == sorted([*pages, "api/index", "benchmarks"])  # the last two exist on the site alone
 
 
+def test_every_picture_of_the_site_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("docs_build_site", ROOT / "docs" / "build_site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+    monkeypatch.setattr(site, "write_api", lambda _: None)
+    site.collect(tmp_path)
+    shown = [p for file in tmp_path.glob("*.md") for p in re.findall(r"!\[[^\]]*\]\((\S+)\)", file.read_text())]
+    assert "gallery/surface.png" in shown
+    assert [picture for picture in shown if not (tmp_path / picture).exists()] == []
+
+
 def test_every_link_between_pages_leads_somewhere() -> None:
     for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(

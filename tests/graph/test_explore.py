@@ -265,7 +265,7 @@ def make(classes, input_shape):
 """
 
 
-@pytest.mark.parametrize("engine", ["local:1", pytest.param("local:2", marks=pytest.mark.stress), RAY])
+@pytest.mark.parametrize("engine", [pytest.param("local:2", marks=pytest.mark.stress), RAY])
 def test_an_engine_gives_the_same_even_when_a_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:

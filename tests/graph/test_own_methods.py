@@ -306,7 +306,10 @@ def test_a_family_is_found_where_it_has_moved(run: Any, path: Path, lagrange: No
     run("sweep", "q", "--grid", 3)
 
 
-@pytest.mark.parametrize(("named", "fields"), [("Lagrange", {}), ("Skewed?skew=2", {"skew": 2.0})])
+@pytest.mark.parametrize(
+    ("named", "fields"),
+    [pytest.param("Lagrange", {}, marks=pytest.mark.stress), ("Skewed?skew=2", {"skew": 2.0})],
+)
 def test_an_interrupted_run_goes_on(
     run: Any, path: Path, pwned: Path, monkeypatch: pytest.MonkeyPatch, named: str, fields: dict[str, Any]
 ) -> None:

@@ -157,7 +157,7 @@ def _samples(run: Any) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("arch", ["own.py:net", "own.py:net?bn=true"])
+@pytest.mark.parametrize("arch", [pytest.param("own.py:net", marks=pytest.mark.stress), "own.py:net?bn=true"])
 def test_regression_with_a_loss_of_ones_own(commands: Any, tmp_path: Path, arch: str) -> None:
     (tmp_path / "own.py").write_text(REGRESSION)
     run = commands(tmp_path)

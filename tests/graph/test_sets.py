@@ -241,6 +241,8 @@ def test_a_soup_is_the_average_of_its_ingredients(graph: Any) -> None:
     assert len(stored.read_parameters("stew")) > 0
     assert made.decision is not None
     assert made.to_dict()["verdict"] == made.decision.verdict
+    best = graph.soup("a", "b", force=True)  # of nodes: as they are, with their own BatchNorm statistics
+    assert best.ingredient == {split: graph.node(best.baseline).evaluate(split) for split in best.ingredient}
 
 
 def test_greedy_and_learned_soups_do_not_fall_below_their_ingredients(graph: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,10 @@ class S3Server:
         self._writing = threading.Lock()
         self.refuses: tuple[int, str] | None = None
         """Answer to every request, as status and code, until it is None."""
+        self.delay = 0.0
+        """Seconds before each answer, as on the way to a service."""
+        self.answered = 0
+        """Requests up to now."""
         self.ignores_conditions = False
         """Whether conditional writes always succeed."""
         self.answers_lost = 0
@@ -39,6 +44,8 @@ class S3Server:
         """How many more conditional writes are not carried out, because others are said to be writing."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self.answered += 1
+        time.sleep(self.delay)
         if self.refuses is not None:
             return _refusal(start_response, *self.refuses)
         if environ["REQUEST_METHOD"] != "PUT":

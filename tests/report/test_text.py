@@ -8,12 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 import mgraph
+from mgraph.report.landscape import LandscapePanel, Moment, plot_landscapes
 
 _SLACK = 1.5  # pixels by which extents may touch: they include the air around the letters
 Faults = list[str]
@@ -118,7 +120,23 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
     "paths": lambda g, path: g.plot_paths(path, paths=["line", "curve"]),
     "panels": lambda g, path: panels(g).savefig(path),
+    "votes": lambda g, path: g.connection("line").plot_ensemble(path, grid=3),
+    "landscapes": lambda g, path: landscapes(path),
 }
+
+
+def landscapes(path: Path) -> None:
+    """A ring with bands on it, as the demo of landscapes draws them."""
+    x, along = np.linspace(-1.4, 1.4, 21), np.linspace(0, 1, 11)
+    bands = [
+        np.stack([-np.cos(np.pi * along), share * np.sin(np.pi * along)], axis=1) for share in (0.0, 0.3, 0.6, 0.9, 1.0)
+    ]
+    moments = [
+        Moment(f"{20 * i} steps" if i else "straight line", band, along, ((band**2).sum(axis=1) - 1) ** 2)
+        for i, band in enumerate(bands)
+    ]
+    ring = LandscapePanel("ring", x, x, ((x[:, None] ** 2 + x[None] ** 2) - 1) ** 2, moments, 0.02)
+    plot_landscapes([ring, ring, ring], path)
 
 
 def panels(g: Any) -> Figure:
@@ -137,7 +155,9 @@ def panels(g: Any) -> Figure:
     return figure
 
 
-RARELY = {"paths", "one map", "training", "relief", "two maps", "compared", "sharp", "random plane"}  # with make stress
+RARELY = {  # with make stress
+    *("paths", "votes", "landscapes", "one map", "training", "relief", "two maps", "compared", "sharp", "random plane"),
+}
 
 
 @pytest.mark.parametrize(

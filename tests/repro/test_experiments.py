@@ -101,8 +101,8 @@ def test_names_are_told_the_closest() -> None:
         rows_named(EXPERIMENTS["s-table2"], ["3x2"])
     with pytest.raises(InputError, match="not 'large'"):
         check_scale(EXPERIMENTS["s-table2"], "large", EXPERIMENTS["s-table2"].rows)
-    with pytest.raises(InputError, match="only at tiny"):
-        check_scale(EXPERIMENTS["l-dla"], "paper", EXPERIMENTS["l-dla"].rows)
+    with pytest.raises(InputError, match="only at tiny, paper"):
+        check_scale(EXPERIMENTS["l-dla"], "small", EXPERIMENTS["l-dla"].rows)
 
 
 def test_missing_data_say_what_to_download(tmp_path: Any) -> None:

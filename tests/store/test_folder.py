@@ -316,6 +316,9 @@ _ON_PATHS = {
 _ALLOWED = {
     "folder.py": "this is where it is done",
     "store.py": "makes a directory beside the new graph's place, and deletes one that was just made",
+    "sharedlog.py": "looks whether there is the directory that the user named",
+    "index/shared.py": "likewise",
+    "machines.py": "makes directories beside graphs",
     "upkeep/copying.py": "makes a directory beside the copy's place",
     "exchange/bundle.py": "reads and writes the file that the user named",
     "index/processes.py": "reads /proc",

@@ -321,7 +321,7 @@ def test_a_journal_with_a_counter_of_before_is_begun_anew(graph: Any, ahead: int
     slots.write_bytes((former + journal_module._checksum(former)).ljust(4096, b"\0"))
     if not ahead:
         stale = {"remove": [["nodes", "name", ["a"]]]}
-        journal._write(count.file, journal_module._record(count.number + 1, packed(stale)), count.length)
+        journal._write(count.file, journal_module.record(count.number + 1, packed(stale)), count.length)
     assert journal.is_former()
     GraphStore.open(graph.store.path)
     assert problems(graph.store, deep=not ahead) == []

@@ -111,10 +111,10 @@ def test_a_chain_of_sums(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_record_of_the_journal_that_unpacks_to_much(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "UNPACKED_BYTES", 1000)
     document = {"add": {}, "x": " " * 10**6}
-    packed = journal._record(1, journal.packed(document))
+    packed = journal.record(1, journal.packed(document))
     assert len(zlib.compress(json.dumps(document).encode(), 1)) * limits.UNPACKED_RATIO < 10**6
     assert journal._next(io.BytesIO(packed), len(packed), True)[0] is None
-    small = journal._record(1, journal.packed({"x": "ab"}))
+    small = journal.record(1, journal.packed({"x": "ab"}))
     entry, length = journal._next(io.BytesIO(small), len(small), True)
     assert entry is not None
     assert length > 0

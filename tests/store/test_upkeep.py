@@ -36,7 +36,7 @@ from mgraph_store import (
 from mgraph_store.errors import CorruptError, FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances, instances
-from mgraph_store.index.journal import Journal, _record, packed
+from mgraph_store.index.journal import Journal, packed, record
 from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
 from mgraph_store.transaction import Transaction
@@ -496,7 +496,7 @@ def test_an_upgrade_that_is_killed(tmp_path: Path, where: str) -> None:
     stale = {"remove": [["evaluations", "split", ["test"]]]}  # of a commit that was never made
     count = journal.count()
     assert count is not None
-    journal._write(count.file, _record(count.number + 1, packed(stale)), count.length)
+    journal._write(count.file, record(count.number + 1, packed(stale)), count.length)
     script = """
 import os, sys
 import duckdb

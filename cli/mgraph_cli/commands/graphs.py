@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import SpaceOptions
+from mgraph.errors import InputError
 from mgraph_cli.completion import ARCHS, DATA
 from mgraph_cli.options import keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
@@ -32,8 +33,13 @@ _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec"
 )
 @keyword_options(SpaceOptions)
 @click.option("--tensors", metavar="URL", help="Keep the tensors at this URL: s3://bucket/path, gs://…, az://….")
+@click.option(
+    "--shared", metavar="PLACE", help="Share the graph at this URL, or in this directory, for others to join."
+)
 @output_options
-def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, **space: Any) -> None:
+def init(
+    directory: Path, arch: str, data: str, tensors: str | None, shared: str | None, form: str, **space: Any
+) -> None:
     """Make a graph and its first space.
 
     mgraph archs and mgraph datasets list the built-in names. A factory is your own code: naming it trusts it.
@@ -44,9 +50,35 @@ def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, 
     """
     import mgraph
 
-    graph = mgraph.create(directory, arch=arch, data=data, tensors=tensors, **space)
+    if shared is None:
+        graph = mgraph.create(directory, arch=arch, data=data, tensors=tensors, **space)
+    elif tensors is None:
+        graph = mgraph.share(shared, directory, arch=arch, data=data, **space)
+    else:
+        raise InputError("A shared graph has its tensors where it is shared: give only one of the two places.")
     note(f"Made {directory}.")
     emit_one(_shown(graph.spaces()[0], form), form=form)
+
+
+@click.command()
+@click.argument("place")
+@click.argument("directory", type=click.Path(path_type=Path))
+@output_options
+def join(place: str, directory: Path, form: str) -> None:
+    """Make this machine's directory of a graph that is shared at a place, a URL or a directory.
+
+    Such a graph was made with mgraph init --shared PLACE. Every machine works in a directory of its own, sees what the
+    others have committed whenever it opens the graph or commits, and can commit itself.
+
+    \b
+    Example:
+      mgraph join s3://bucket/digits digits.mgraph
+    """
+    import mgraph
+
+    graph = mgraph.join(place, directory)
+    note(f"Joined {place} in {directory}.")
+    emit(graph.spaces(), _COLUMNS, form=form)
 
 
 @click.command("add-space")
@@ -63,7 +95,7 @@ def add_space(arch: str, data: str, graph: Graph, form: str, **options: Any) -> 
       mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
     """
     space = graph.add_space(arch, data, **options)
-    emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
+    emit_one(_shown(next(row for row in graph.spaces() if row["id"] == space.id), form), form=form)
 
 
 @click.command()

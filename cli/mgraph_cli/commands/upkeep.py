@@ -48,14 +48,15 @@ def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None,
 @click.command()
 @click.option("--older-than", type=float, default=24.0, show_default=True, help="Minimum age of garbage, in hours.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--claim", is_flag=True, help="Of tensors at a URL: no other copy of the graph uses them any more.")
+@click.option("--claim", is_flag=True, help="Nobody else uses the tensors at this URL, or is writing some.")
 @with_graph
 @output_options
 def gc(older_than: float, dry_run: bool, claim: bool, graph: Graph, form: str) -> None:
     """Delete what nothing refers to: leftovers of killed processes, objects without a row, states of complete runs.
 
     Recent files stay, because they may belong to a process that is still at work. Tensors at a URL stay while a copy of
-    this graph's directory uses them, too; with --claim that copy loses them.
+    this graph's directory uses them, too; with --claim that copy loses them. Of a
+    graph that machines share, what is newer than the oldest open transaction stays; with --claim there is none.
 
     \b
     Example:

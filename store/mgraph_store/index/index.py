@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from mgraph_store.errors import (
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
 from mgraph_store.index.changes import empty, insert_rows, parts
-from mgraph_store.index.commits import follow, gone, lost, number_of, settle
+from mgraph_store.index.commits import follow, gone, lost, number_of, replay, settle
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
-from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.known import Known
+from mgraph_store.index.shared import journal_at
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -76,6 +78,7 @@ class Index:
         self._name = name or Path(str(place)).name
         self.found: int | None = None  # its format when last looked at
         self.known = Known()
+        self._journal: Journal | None = None
 
     @property
     def path(self) -> Path:
@@ -90,7 +93,9 @@ class Index:
     @property
     def journal(self) -> Journal:
         """The journal beside it."""
-        return Journal(self._folder.sub(JOURNAL))
+        if self._journal is None:
+            self._journal = journal_at(self._folder, JOURNAL)
+        return self._journal
 
     def place(self) -> Path:
         """Return the path at which the file is now, for DuckDB, which opens files by their path.
@@ -133,9 +138,12 @@ class Index:
         if self._folder.has(log := f"{self._name}.wal"):
             self._folder.copy_file(log, folder)
 
-    def create(self) -> None:
-        """Make an empty index of the current format, and its journal; StoreError or OSError if the disk refuses."""
-        moment = now().replace(tzinfo=None)
+    def create(self, moment: datetime | None = None) -> None:
+        """Make an empty index of the current format, and its journal; StoreError or OSError if the disk refuses.
+
+        ``moment`` is when the graph was made, in UTC without a zone; by default now.
+        """
+        moment = moment or now().replace(tzinfo=None)
         try:
             if schema.FORMAT_VERSION in _EMPTY:  # to copy takes a quarter of the time
                 self.path.write_bytes(_EMPTY[schema.FORMAT_VERSION])
@@ -153,6 +161,18 @@ class Index:
         except duckdb.Error as error:
             raise self.translate(error) from error
         _EMPTY[schema.FORMAT_VERSION] = self.path.read_bytes()
+
+    def create_from(self, number: int, document: dict[str, Any]) -> None:
+        """Make an index and its journal from a record that describes a whole graph as of a commit."""
+        if number == 0:
+            self.create(datetime.fromisoformat(document["meta"]["created"]))
+            return
+        self.journal.begin(number, [document])
+        try:
+            with duckdb.connect(str(self.path), config={**CONFIG, **STORAGE, "enable_external_access": "false"}) as con:
+                replay(con, [Entry(number, document)])
+        except duckdb.Error as error:
+            raise self.translate(error) from error
 
     @contextlib.contextmanager
     def connect(

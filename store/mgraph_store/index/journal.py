@@ -37,6 +37,7 @@ from typing import Any, BinaryIO
 from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
+from mgraph_store.sharedlog import Writing
 
 COUNTER = "count"
 _PAGE = 4096  # bytes from one slot to the other, so that no torn write reaches both
@@ -148,7 +149,7 @@ class Journal:
         try:
             for document in documents:
                 length += self._write(
-                    count.file, _record(number, packed(document)), length, new=length == 0, flush=False
+                    count.file, record(number, packed(document)), length, new=length == 0, flush=False
                 )
         except BaseException:
             self._folder.unlink(count.file)
@@ -190,16 +191,42 @@ class Journal:
         OutcomeUnknownError
             If the disk does not even let us take back what was written.
         """
-        data = _record(at.number + 1, packed(document) if isinstance(document, dict) else document)
+        data = record(at.number + 1, packed(document) if isinstance(document, dict) else document)
         try:
             self._write(at.file, data, at.length)
         except BaseException as error:
             self._take_back(at, error)
             raise
         done = replace(at, number=at.number + 1, length=at.length + len(data))
-        with contextlib.suppress(OSError):
-            self._note(done, _END)
+        self._note_end(done)
         return done
+
+    def pull(self) -> None:
+        """Take over what others have committed elsewhere; nothing for a graph that is not shared."""
+
+    def is_behind(self) -> bool:
+        """Return whether others have committed elsewhere what is not here."""
+        return False
+
+    def begin_writing(self) -> str | None:
+        """Say elsewhere that tensors are being written, before the first; return a mark to be taken away at the end."""
+        return None
+
+    def end_writing(self, marks: Iterable[str]) -> None:
+        """Take away marks of :meth:`begin_writing`."""
+
+    def writing(self) -> Writing | None:
+        """Find out who is writing tensors elsewhere; None for a graph that is not shared."""
+        return None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether commits are made elsewhere, too."""
+        return False
+
+    def _note_end(self, count: Count) -> None:
+        with contextlib.suppress(OSError):
+            self._note(count, _END)
 
     def _take_back(self, at: Count, reason: BaseException) -> None:
         try:
@@ -347,7 +374,7 @@ class Journal:
 
 def record_size(number: int, document: dict[str, Any]) -> int:
     """Return how many bytes the record of a commit takes."""
-    return len(_record(number, packed(document)))
+    return len(record(number, packed(document)))
 
 
 def _checksum(data: bytes) -> bytes:
@@ -371,7 +398,8 @@ def packed(document: dict[str, Any]) -> bytes:
     return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
 
 
-def _record(number: int, payload: bytes) -> bytes:
+def record(number: int, payload: bytes) -> bytes:
+    """Make the record of a commit from what :func:`packed` returned."""
     header = _RECORD.pack(_MAGIC_RECORD, number, len(payload))
     return header + _checksum(header + payload) + payload
 
@@ -388,11 +416,12 @@ def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]
     payload = file.read(length)
     if len(payload) != length or _checksum(header + payload) != checksum:
         return None, 0
-    document = _unpacked(payload) if contents else {}
+    document = unpacked(payload) if contents else {}
     return None if document is None else Entry(number, document), _RECORD.size + _CHECKSUM + length
 
 
-def _unpacked(payload: bytes) -> dict[str, Any] | None:
+def unpacked(payload: bytes) -> dict[str, Any] | None:
+    """Read what :func:`packed` wrote; None if it is something else."""
     # A checksum proves nothing about the author. Data that unpack to far more than rows would are not read.
     unpacking = zlib.decompressobj()
     try:

@@ -24,6 +24,7 @@ from mgraph_store.index.instances import instances
 from mgraph_store.index.journal import Count, Entry, packed
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.index.shared import OvertakenError
 from mgraph_store.index.snapshot import opened, take
 from mgraph_store.rows.constraints import verify
 from mgraph_store.rows.ids import random_characters
@@ -151,7 +152,10 @@ def _commit(index: Index, graph: Folder, work: _Work) -> None:
     name = index.path.name
     if graph.has(f"{name}.wal"):
         raise StoreError(f"No space left for {index.path}, into which DuckDB could not merge its log: try again.")
-    committed = index.journal.append(work.count, work.record)
+    try:
+        committed = index.journal.append(work.count, work.record)
+    except OvertakenError as error:
+        raise NotPossibleError(str(error)) from None
     with contextlib.suppress(OSError):  # it is committed: if the disk refuses this, the old index will follow
         work.folder.rename(name, graph, name)
         graph.flush()

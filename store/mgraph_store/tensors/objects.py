@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -192,6 +193,13 @@ class TensorStore:
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
         return self._root.age(key)
+
+    def written(self, key: str) -> float:
+        """Return when an object was written, in seconds since 1970 by the clock of where it is."""
+        try:
+            return self._root.status(key).st_mtime
+        except OSError:
+            return math.inf
 
     def refusal(self) -> str | None:
         """Return why no object may be deleted, or None if they belong to this graph alone."""

@@ -7,6 +7,7 @@ Zarr reads first. One URL belongs to one graph; for other users of it see :mod:`
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,10 +35,11 @@ _OBJECT_FILE = re.compile(r"(?:(?:float32|float64|int64)/)?(?:zarr\.json|c/\d+(?
 class RemoteTensorStore(TensorStore):
     """Tensor objects below a URL; addresses and credentials are those of :class:`ObjectStorage`."""
 
-    def __init__(self, place: Place, root: Folder, temporary: Folder) -> None:
+    def __init__(self, place: Place, root: Folder, temporary: Folder, *, is_shared: bool = False) -> None:
+        """If the graph ``is_shared`` by several machines, all of them have the one claim."""
         super().__init__(root, temporary)
         self._place, self._plain = place, ObjectStorage(place.url)
-        self._introduced = False
+        self._introduced = is_shared
 
     @property
     def _storage(self) -> ObjectStorage:
@@ -126,8 +128,13 @@ class RemoteTensorStore(TensorStore):
     @override
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
+        return max(0.0, time.time() - self.written(key))
+
+    @override
+    def written(self, key: str) -> float:
+        """Return when an object was written, in seconds since 1970 by the clock of the service."""
         times = [file.written for _, file in self._files(key)] if KEY.fullmatch(key) else []
-        return max(0.0, time.time() - max(times)) if times else 0.0
+        return max(times, default=math.inf)
 
     @override
     def hide(self, key: str) -> None:

@@ -17,6 +17,7 @@ from mgraph_store import predictions
 from mgraph_store.folder import TEMPORARY
 from mgraph_store.predictions import PREDICTIONS
 from mgraph_store.rows.records import Run
+from mgraph_store.sharedlog import Writing
 from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
 from mgraph_store.upkeep.shortening import shorten, shortest_length
@@ -44,13 +45,15 @@ class Garbage:
 class Collection:
     """A plan: what is removed, and how many more things are garbage but still too young.
 
-    ``shared`` says why tensor objects stay, if they do: another directory uses the same ones at a URL.
+    ``shared`` says why tensor objects stay, if they do: another directory uses the same ones at a URL. ``writing`` says
+    who keeps newer objects from being removed, in a graph that machines share.
     """
 
     items: tuple[Garbage, ...]
     young: int
     min_age: float
     shared: str | None = None
+    writing: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -85,9 +88,14 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     ------
     CorruptError
         If the index cannot be read or has lost commits, since then nothing is known to be garbage.
+    StoreError
+        If other machines share the graph, and what they have committed cannot be read.
     """
+    # In this order: who ends writing after this look is seen by it, and who ended before has committed.
+    writing = store.index.journal.writing()
     shared = store.tensor_store.refusal()
     keys = set() if shared else store.tensor_store.keys()  # before the rows: what is committed meanwhile is no garbage
+    store.pull()
     unfinished, states = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
     names = states.entries()
     with store.reading() as reader:
@@ -98,8 +106,7 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     shortest = shortest_length(store) if length > _LEAST_JOURNAL else length
     sizes = store.tensor_store.sizes(garbage)
     found = [
-        (Garbage("object", key, sizes.get(key, 0), "no row refers to it"), store.tensor_store.age(key))
-        for key in garbage
+        (Garbage("object", key, sizes.get(key, 0), "no row refers to it"), _age(store, key, writing)) for key in garbage
     ]
     for name in unfinished.entries():
         left = Garbage("unfinished", name, unfinished.tree_size(name), "left by a process that was stopped")
@@ -114,8 +121,20 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
         old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
-    return Collection(
-        tuple(old), len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old), min_age, shared
+    young = len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old)
+    return Collection(tuple(old), young, min_age, shared, _held_up(writing))
+
+
+def _age(store: GraphStore, key: str, writing: Writing | None) -> float:
+    return store.tensor_store.age(key) if writing is None else writing.age(store.tensor_store.written(key))
+
+
+def _held_up(writing: Writing | None) -> str | None:
+    if writing is None or writing.who is None:
+        return None
+    return (
+        f"Tensors have been written by {writing.who} for {(writing.now - writing.oldest) / 3600:.1f} h, so nothing "
+        "newer is removed. If that process is gone, and so are all others that write, say so: mgraph gc --claim."
     )
 
 

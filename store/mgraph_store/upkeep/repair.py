@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
@@ -43,6 +43,8 @@ def repair(store: GraphStore) -> list[str]:
 
     Raises
     ------
+    InputError
+        If rows of a graph that machines share are damaged, because the others have them.
     OldFormatError
         If the graph must be upgraded first.
     StoreError
@@ -51,6 +53,11 @@ def repair(store: GraphStore) -> list[str]:
     with contextlib.suppress(CorruptError):  # if it cannot be read, the journal knows
         store.index.require_present(format_of(store))
     subjects = {p.subject for p in examine(store, deep=True)}
+    if store.index.journal.is_shared and subjects & {"index", "journal"}:
+        raise InputError(
+            f"Graph {store.path} is shared with other machines, whose log has all commits: instead of repairing this "
+            "directory, join the graph again in a new one (mgraph join)."
+        )
     with store.lock.exclusive():
         done = _repair_rows(store, subjects)
     return done + _repair_parameters(store) + _repair_buffers(store)

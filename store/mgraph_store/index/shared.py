@@ -1,0 +1,263 @@
+"""A graph whose commits are in a log that several machines share (:mod:`mgraph_store.sharedlog`).
+
+Every machine has a directory with a journal and an index of its own. Its journal is a copy of the log: commit N is the
+log's record N + 1, since the first record only says that there is a graph. A commit is the record in the log. So
+before it verifies what it is about to commit, a machine takes over what others have committed; and if another one is
+first after all, it does so again, and verifies once more (:class:`OvertakenError`).
+
+``shared.json`` in the graph's directory says where log and tensors are. A copy of the directory is one more machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from mgraph_store.errors import (
+    ConflictError,
+    CorruptError,
+    FormatError,
+    NameTakenError,
+    NotFoundError,
+    OutcomeUnknownError,
+    StoreError,
+)
+from mgraph_store.folder import Folder
+from mgraph_store.index.journal import Count, Journal, packed, record, unpacked
+from mgraph_store.rows import schema
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.sharedlog import START, LogRecord, Position, SharedLog, Writing
+
+SHARED = "shared.json"
+"""File in the graph's directory that says where it is shared."""
+
+_POSITION = "position"
+_GROUP = 16  # records that are taken over with one flush
+SNAPSHOT_EVERY = 500
+"""Commits after which the whole index is put into the log."""
+
+
+class OvertakenError(ConflictError):
+    """Another machine has committed first: what was verified must be verified again."""
+
+
+@dataclass(frozen=True)
+class SharedPlace:
+    """The contents of ``shared.json``: where the tensors and the log are, each a URL or a directory, and the id of the
+    graph that must be found there."""
+
+    tensors: str
+    log: str
+    id: str
+
+    @classmethod
+    def below(cls, place: str, identity: str) -> SharedPlace:
+        """Return the places below a URL or in a directory, which is made absolute."""
+        whole = place.rstrip("/") if "://" in place else str(Path(place).absolute())
+        return cls(f"{whole}/tensors", f"{whole}/log", identity)
+
+    @classmethod
+    def read(cls, graph: Folder) -> SharedPlace | None:
+        """Read the file in a graph's directory; None if it is not shared, CorruptError if it is damaged."""
+        try:
+            document = json.loads(graph.read(SHARED))
+            found = cls(*(str(document[name]) for name in ("tensors", "log", "id")))
+            if found != cls.below(found.log.removesuffix("/log"), found.id):
+                raise ValueError("These are not two places of one graph.")
+            return found
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            raise CorruptError(
+                f"{graph.path / SHARED} does not say where the graph is shared: restore it from a copy of the graph."
+            ) from None
+
+    def write(self, graph: Folder) -> None:
+        """Write the file into a graph's directory that is being made."""
+        graph.write(SHARED, json.dumps(asdict(self)).encode() + b"\n")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is at a URL."""
+        return "://" in self.log
+
+
+@dataclass(frozen=True)
+class Birth:
+    """The first record of a log: the id of the graph, what an empty index has, and the claim on the tensors."""
+
+    id: str
+    meta: dict[str, Any]
+    claim: str | None
+
+    def put(self, log: SharedLog) -> Position:
+        """Begin a log; NameTakenError if it has been begun."""
+        position = log.append(packed(asdict(self)), START)
+        if position is None:
+            raise NameTakenError(f"There is a shared graph at {log.name} already: join it with `mgraph join`.")
+        return position
+
+    @classmethod
+    def read(cls, log: SharedLog) -> Birth:
+        """Read it; NotFoundError if there is none, FormatError if it is of another format."""
+        first = next(log.since(), None)
+        if first is None:
+            raise NotFoundError(f"There is no shared graph at {log.name}: make one with `mgraph init --shared`.")
+        document = unpacked(first.payload)
+        if document is None or not isinstance(document.get("meta"), dict):
+            raise CorruptError(f"The shared log at {log.name} does not begin as one of a graph.")
+        found = document["meta"].get("format_version")
+        if found != schema.FORMAT_VERSION:
+            raise FormatError(
+                f"The shared graph at {log.name} has format {found}, but this mgraph has {schema.FORMAT_VERSION}."
+            )
+        return cls(str(document.get("id")), document["meta"], document.get("claim"))
+
+
+class SharedJournal(Journal):
+    """The journal of one machine of several; its commits are those of the log."""
+
+    def __init__(self, directory: Folder, place: SharedPlace) -> None:
+        super().__init__(directory)
+        self._place = place
+
+    @cached_property
+    def _log(self) -> SharedLog:
+        """The log, after it was seen to be that of this graph: nothing is written where it is another one, or none."""
+        if not self._place.is_remote and not Path(self._place.log).is_dir():
+            raise StoreError(f"There is no directory {self._place.log}, where graph {self.graph} is shared: mount it.")
+        log = SharedLog.at(self._place.log)
+        try:
+            found = Birth.read(log).id
+        except NotFoundError:
+            raise CorruptError(f"The shared log at {log.name} has no records: it was emptied.") from None
+        if found != self._place.id:
+            raise CorruptError(
+                f"Graph {self.graph} is not the one that is shared at {log.name}: restore {SHARED} from a copy of the "
+                "graph, or join that one in another directory."
+            )
+        return log
+
+    @property
+    @override
+    def is_shared(self) -> bool:
+        return True
+
+    @override
+    def append(self, at: Count, document: dict[str, Any] | bytes) -> Count:
+        """Commit into the log, and then here; OvertakenError if somebody else has committed after ``at``."""
+        data = packed(document) if isinstance(document, dict) else document
+        after = self._position(at)
+        try:
+            position = self._log.append(data, after)
+        except StoreError as error:
+            raise OutcomeUnknownError(
+                f"{error} Whether the last commit was stored is seen later (mgraph ls)."
+            ) from error
+        if position is None:
+            raise OvertakenError("Another machine has committed meanwhile: look again and repeat.")
+        try:
+            done = super().append(at, data)
+        except OSError as error:
+            raise OutcomeUnknownError(
+                f"The commit is in the shared log, but not yet in {self.graph} ({error.strerror or error}): it comes "
+                "when the disk works again."
+            ) from error
+        self._remember(position)
+        return done
+
+    @override
+    def is_behind(self) -> bool:
+        count = self.count()
+        return count is not None and next(self._log.since(self._position(count)), None) is not None
+
+    @override
+    def pull(self) -> None:
+        count = self.count()
+        if count is None:
+            return
+        for group in _grouped(self._log.since(self._position(count)), _GROUP):
+            for r in group:
+                if unpacked(r.payload) is None:
+                    raise CorruptError(
+                        f"Record {r.position.number} of the shared log at {self._log.name} is no commit."
+                    )
+            data = b"".join(record(r.position.number - 1, r.payload) for r in group)
+            try:
+                self._write(count.file, data, count.length)
+            except OSError as error:
+                raise StoreError(
+                    f"What other machines have committed cannot be written into {self.graph} "
+                    f"({error.strerror or error}): free some disk space, or see what is wrong with the disk."
+                ) from error
+            count = Count(group[-1].position.number - 1, count.generation, count.length + len(data))
+            self._note_end(count)
+            self._remember(group[-1].position)
+
+    def delete_log(self) -> None:
+        """Delete the log, for a graph that was just made when something then went wrong."""
+        self._log.delete()
+
+    @override
+    def begin_writing(self) -> str:
+        return self._log.begin_writing()
+
+    @override
+    def end_writing(self, marks: Iterable[str]) -> None:
+        self._log.end_writing(marks)
+
+    @override
+    def writing(self) -> Writing:
+        return self._log.writing()
+
+    def _position(self, count: Count) -> Position:
+        """Return where in the log a commit of ours is."""
+        try:
+            number, identity = json.loads(self._folder.read(_POSITION))
+            if number == count.number + 1:
+                return Position(number, bytes.fromhex(identity))
+        except (OSError, ValueError, TypeError):
+            pass  # it is not written durably, so ask
+        return self._log.position(count.number + 1)
+
+    def _remember(self, position: Position) -> None:
+        temporary = f".{_POSITION}.{random_characters(8)}"
+        with contextlib.suppress(OSError):  # the disk is full: then the log is asked
+            try:
+                self._folder.write(temporary, json.dumps([position.number, position.id.hex()]).encode())
+                self._folder.rename(temporary, self._folder, _POSITION)
+            finally:
+                self._folder.unlink(temporary)
+
+    def put_snapshot(self, number: int, document: dict[str, Any]) -> None:
+        """Put a description of the whole index as of a commit into the log, which spares new machines the records."""
+        self._log.put_snapshot(packed(document), self._log.position(number + 1))
+
+
+def newest_snapshot(log: SharedLog) -> tuple[int, dict[str, Any]] | None:
+    """Read the newest snapshot: the number of its commit, and the whole index; None if there is none to be used."""
+    found = log.snapshot()
+    document = None if found is None else unpacked(found[1])
+    usable = document is not None and document.get("meta", {}).get("format_version") == schema.FORMAT_VERSION
+    return (found[0].number - 1, document) if found is not None and document is not None and usable else None
+
+
+def journal_at(graph: Folder, name: str) -> Journal:
+    """Return the journal of a graph, which may be shared."""
+    shared = SharedPlace.read(graph)
+    if shared is None:
+        return Journal(graph.sub(name))
+    return SharedJournal(graph.sub(name), shared)
+
+
+def _grouped(records: Iterator[LogRecord], size: int) -> Iterator[list[LogRecord]]:
+    while group := list(itertools.islice(records, size)):
+        yield group
