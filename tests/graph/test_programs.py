@@ -343,6 +343,7 @@ def test_networks_of_torchvision_become_programs(tmp_path: Path, arch: str, veri
     g = mgraph.create(
         tmp_path / "g.mgraph", arch=f"torchvision:{arch}", data=f"npz:{tmp_path / 'd.npz'}?mean=0.5&std=0.2"
     )
-    a = g.train(epochs=1, batch_size=4, name="a")
+    # At a larger rate, the rounding of float32 alone moves the outputs of mobilenet_v2 by 4e-4, in torch as well.
+    a = g.train(epochs=1, batch_size=4, lr=0.01, name="a")
     for name in ("a.pt2", "a.onnx", "a.safetensors"):
         assert a.export(tmp_path / name, normalise=not name.endswith("s")).verified.difference <= 1e-5
