@@ -84,7 +84,7 @@ def ours(setting: Setting, task: Task, augment: str | None, workers: int | None)
     train_mode(flat, task, how)
     for split in task.splits.values():  # so that its workers' time is known, too
         if hasattr(split, "_reader"):
-            split._reader._idle.clear()
+            split._reader.workers._idle.clear()
 
 
 def theirs(setting: Setting, data: Dataset[Any], workers: int) -> None:
