@@ -12,6 +12,9 @@ from typing import Any
 
 from mgraph.errors import MGraphWarning
 
+GRACE = 20.0
+"""Seconds that workers have to save their state in, once they are asked to stop."""
+
 
 @dataclass(frozen=True)
 class Overheard:

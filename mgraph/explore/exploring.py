@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
+from mgraph.engines.worker import GRACE
 from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.planning import CONNECT, PlannedGraph, Request
@@ -32,7 +33,6 @@ from mgraph.session.runs import record_failure
 from mgraph.session.session import Session
 from mgraph_store import Connection
 
-GRACE = 20.0  # seconds that workers have to stop in after Ctrl-C
 MOST_FAILURES_IN_A_ROW = 3
 
 

@@ -18,7 +18,7 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
-from mgraph.families import Family, Floats
+from mgraph.families import Floats
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
@@ -40,7 +40,6 @@ from mgraph.session.points import (
     buffers_of,
     evaluate_splits,
     load_buffers,
-    packed_rows,
     policy_name,
 )
 from mgraph.session.runs import RunLog
@@ -62,8 +61,6 @@ class Prepared:
     nodes: list[Node]
     ends: list[Node]
     points: list[NDArray[np.float32]]
-    rows: list[torch.Tensor]
-    family: Family
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def place(self, coefficients: Floats, policy: BatchNormPolicy) -> NDArray[np.float32]:
@@ -82,14 +79,13 @@ class MergeResult(InNotebook):
     """A merged node and how good it is.
 
     ``corners`` are the ends as they are, with their own BatchNorm statistics (unless ``bn_examples`` was given, which
-    recomputes those of all); ``baseline`` is the best one, by the primary
-    metric on validation data (ties: loss). Compared with it, ``decision`` says on validation data whether the point is
-    better, and ``difference`` is the paired test difference by the primary metric (or else by the loss), measured once,
-    after everything was decided; positive is better. Where the rule keeps the corner because another one is likelier,
-    ``decision`` is against that. ``oracle`` is
-    the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
-    one, ``scored_by`` the metric of the test difference, ``decided_by`` that of the decision. ``advice`` says what the
-    connection cost, and what that much training would buy instead.
+    recomputes those of all); ``baseline`` is the best one, by the primary metric on validation data (ties: loss).
+    Compared with it, ``decision`` says on validation data whether the point is better, and ``difference`` is the paired
+    test difference by the primary metric (or else by the loss), measured once, after everything was decided; positive
+    is better. Where the rule keeps the corner because another one is likelier, ``decision`` is against that. ``oracle``
+    is the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the
+    primary one, ``scored_by`` the metric of the test difference, ``decided_by`` that of the decision. ``advice`` says
+    what the connection cost, and what that much training would buy instead.
     """
 
     node: Node
@@ -153,8 +149,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     if groups:
         load_buffers(workspace, groups)
     points = [np.array(session.points.read(node)) for node in nodes]
-    rows = packed_rows(workspace, points)
-    return Prepared(connection, workspace, nodes, ends, points, rows, session.family_of(connection), groups)
+    return Prepared(connection, workspace, nodes, ends, points, groups)
 
 
 @alone
@@ -189,10 +184,7 @@ def merge(
         swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
         own = [Member(label(end), ((end.id, 1.0),), end) for end in ready.ends]
         corners = {member.label: _corner(ready, predictor, member, policy, swept) for member in own}
-        ranks = [
-            rank(found[SELECTION_SPLIT], ready.workspace.task.primary)
-            for found in (corners[member.label] for member in own)
-        ]
+        ranks = [rank(corners[member.label][SELECTION_SPLIT], ready.workspace.task.primary) for member in own]
         best = ranks.index(min(ranks))
         choosing = Choosing(predictor, connection, ready.ends, ready.nodes, data, best, progress)
         choice = choosing.choose(job, parameter)

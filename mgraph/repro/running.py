@@ -253,7 +253,8 @@ class Reproduction:
         from mgraph.repro.spreading import Place, spread
 
         device = self._engine.device or self._device
-        place = Place(self.experiment.name, self.scale, self.path.absolute(), self.lab.data, device, self._threads or 1)
+        data = None if self.lab.data is None else self.lab.data.absolute()
+        place = Place(self.experiment.name, self.scale, self.path.absolute(), data, device, self._threads or 1)
         steps = steps_of([row], self.scale)
         spread(steps, self.lab, self._engine, place, progress=self._progress, check=self._check_deadline)
 

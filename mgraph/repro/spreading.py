@@ -14,15 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from mgraph.engines.base import Engine, Finished
-from mgraph.engines.worker import Overheard, interruptible, listening
+from mgraph.engines.worker import GRACE, Overheard, interruptible, listening
 from mgraph.errors import InputError, MGraphError
 from mgraph.progress import Progress, ProgressCallback
 from mgraph.repro.experiment import Experiment
 from mgraph.repro.lab import Lab
 from mgraph.repro.steps import Step
-
-GRACE = 20.0
-"""Seconds that workers have to save their state in after Ctrl-C, or when a budget is used up."""
 
 _LOOK_EVERY = 1.0  # seconds between looks at the budget
 

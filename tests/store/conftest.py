@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -28,6 +28,9 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.index import following
+
+if TYPE_CHECKING:
+    from s3server import S3Server
 
 LAYOUT = Layout(
     (
@@ -127,6 +130,15 @@ class Helper:
         with self.store.reading() as reader:
             tables = [r[0] for r in reader.query("SELECT table_name FROM duckdb_tables()")[1]]
             return {t: reader.query(f"SELECT count(*) FROM {t}")[1][0][0] for t in tables}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    """A server that speaks S3, with a bucket."""
+    from s3server import serving
+
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

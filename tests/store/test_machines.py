@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,18 +39,10 @@ from mgraph_store.upkeep.removal import plan_removal
 from mgraph_store.upkeep.repair import repair
 
 if TYPE_CHECKING:
-    from s3server import S3Server
+    pass
 
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    from s3server import serving
-
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(params=["directory"])

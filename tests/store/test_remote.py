@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -51,15 +51,6 @@ LARGE = Layout(
         TensorSpec("count", (), "int64", "statistic"),
     )
 )
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    """A server that speaks S3, with a bucket."""
-    from s3server import serving
-
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(params=["s3", "memory"])

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
 
 pytest.importorskip("obstore", reason="obstore is not installed")
 pytest.importorskip("moto.server", reason="moto is not installed")
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    from s3server import serving
-
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(params=["directory", "memory", "s3"])
