@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import stat
@@ -286,8 +287,12 @@ class Folder:
 
     def newest(self, name: str) -> float:
         """Seconds since an entry, or anything below it, was changed; 0 if it is gone."""
-        times = [s.st_mtime for s in self._tree(name)]
-        return max(0.0, time.time() - max(times)) if times else 0.0
+        return max(0.0, time.time() - self.changed(name))
+
+    def changed(self, name: str) -> float:
+        """When an entry, or anything below it, was last changed, in seconds since 1970 by the clock of where it is;
+        infinity if it is gone."""
+        return max((s.st_mtime for s in self._tree(name)), default=math.inf)
 
     def _tree(self, name: str) -> Iterator[os.stat_result]:
         with contextlib.suppress(OSError):

@@ -75,6 +75,11 @@ class TensorStore:
         """Name of the directory that holds the objects."""
         return self._root.name
 
+    @property
+    def unfinished(self) -> Folder:
+        """The folder of objects that are being written."""
+        return self._temporary
+
     def write(
         self,
         key: str,
