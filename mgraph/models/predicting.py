@@ -52,7 +52,7 @@ class Predictor:
     """Loads members of a space into its network, and predicts with them.
 
     A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` asks to recompute those of
-    all members; for a point of a connection they are recomputed.
+    all members; for a point between the ends of a connection they are recomputed.
     """
 
     def __init__(self, session: Session, space: Space, bn_examples: int | None = None) -> None:
@@ -135,7 +135,7 @@ class Predictor:
         if not self.workspace.layout.buffers:
             return {}, True
         store = self.session.store
-        connection = member.connection
+        connection = member.connection if member.node is None else None
         if connection is not None and connection.id in self._constants:
             return self._constants[connection.id], False
         with store.reading() as reader:

@@ -115,19 +115,17 @@ class _Asked:
     def of(cls, session: Session, models: ModelSet) -> _Asked:
         members = list(models.members)
         places = {member.terms: i for i, member in enumerate(members)}
-        # An end of the only connection is measured like its other points: with its constants and policy.
-        whole = models.connections[0] if len(models.connections) == 1 else None
 
-        def place_of(node: Node, connection: Connection | None) -> int:
+        def place_of(node: Node) -> int:
             terms = ((node.id, 1.0),)
             if terms not in places:
                 places[terms] = len(members)
-                members.append(Member(label(node), terms, None if connection else node, connection))
+                members.append(Member(label(node), terms, node))
             return places[terms]
 
         with session.store.reading() as reader:
-            corners = tuple(place_of(end, whole) for end in models.ends)
-            modes = tuple(place_of(mode, None) for mode in independent_modes(reader, models.space))
+            corners = tuple(place_of(end) for end in models.ends)
+            modes = tuple(place_of(mode) for mode in independent_modes(reader, models.space))
             alone = [member.corner for member in members if member.corner is not None]
             nodes = {node.id: node for node in reader.all(Node, id=alone)} if alone else {}
             sources = [_sources(reader, models, member, nodes) for member in members]
@@ -229,7 +227,7 @@ def _recipes(session: Session, asked: _Asked, looked: _Looked, job: EnsembleJob,
         for kind, wanted in ((EQUAL_NUMBER, len(own)), (EQUAL_COST, None if cost is None else int(cost + 1e-9))):
             if wanted:
                 found.append(equal(_modes_text(len(asked.modes), wanted, kind), asked.modes[:wanted], kind))
-    points = all(member.node is None for member in asked.models.members)
+    points = all(member.connection is not None for member in asked.models.members)
     whole = f"ensemble of {len(own)} {'point' if points else 'model'}{'' if len(own) == 1 else 's'}"
     found.append(equal(whole, own, PLAIN))
     if job.temperature or job.weights or job.greedy is not None:
