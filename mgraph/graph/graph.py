@@ -320,7 +320,8 @@ class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, 
         counts = counts_of(grid)
         if counts is not None:
             counts = grid_counts(method.family(len(ends)), counts, ())
-        nodes = [self._node(end) for end in ends]
+        with self.session.store.reading():  # one for all of them
+            nodes = [self._node(end) for end in ends]
         if options.get("align", False):
             method.family(len(ends))  # now, not after the alignment
             nodes = self._all_aligned(nodes, options)

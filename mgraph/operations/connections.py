@@ -54,11 +54,11 @@ def connect(
         ends = [still_there(reader, Node, end, resumed) for end in job.ends]
         init = None if job.init is None else still_there(reader, Connection, job.init, resumed)
         buffers_from = None if job.buffers_from is None else still_there(reader, Node, job.buffers_from, resumed)
-    check_name_is_free(session, name)
-    end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
-    check_name_is_free(session, end_name)
-    check_buffers_from(ends, buffers_from)
-    space = common_space(session, ends, same_layout=job.same_layout)
+        check_name_is_free(session, name)
+        end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
+        check_name_is_free(session, end_name)
+        check_buffers_from(ends, buffers_from)
+        space = common_space(session, ends, same_layout=job.same_layout)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         load_constants(session, workspace, ends, buffers_from)

@@ -69,9 +69,9 @@ def add_trained_mode(
     with session.store.reading() as reader:
         space = still_there(reader, Space, job.space, resumed)
         init = None if job.init is None else still_there(reader, Node, job.init, resumed)
-    check_beginning(settings, init)
-    for wanted in (name, *further_names(settings, name)):
-        check_name_is_free(session, wanted)
+        check_beginning(settings, init)
+        for wanted in (name, *further_names(settings, name)):
+            check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         workspace.task  # noqa: B018  (load the data before the run starts: bad input is not a run)

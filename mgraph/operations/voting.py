@@ -144,7 +144,7 @@ class _Asked:
         ids = frozenset().union(*(other for _, other in used))
         with session.store.reading() as reader:
             connections = reader.all(Connection, id=sorted(ids)) if ids else []
-        return costs_of(session, self.models.space, sorted(modes), connections).total
+            return costs_of(session, self.models.space, sorted(modes), connections).total
 
 
 def _sources(
@@ -298,17 +298,18 @@ def _result(
 ) -> EnsembleResult:
     task = votes[0]["test"].task
     further = resolve_metrics(CALIBRATION, task) if classifies(task) else ()
+    with session.store.reading() as reader:
+        costs = [asked.cost(session, recipe.places) for recipe in recipes]
+        used = frozenset().union(*(asked.sources[i][0] for i in range(asked.own)))
+        memory = memory_of(reader, sorted(used), guessed_classes(task))
     rows, by_kind = [], {}
-    for recipe, vote in zip(recipes, votes, strict=True):
+    for recipe, vote, cost in zip(recipes, votes, costs, strict=True):
         results = {split: vote[split].measured(further) for split in SPLITS}
         names = tuple(asked.names[i] for i in recipe.places)
-        rows.append(Voted(recipe.what, names, asked.cost(session, recipe.places), results))
+        rows.append(Voted(recipe.what, names, cost, results))
         by_kind[recipe.kind] = len(rows) - 1
     asked_for = recipes[-1]
     own = slice(0, asked.own)
-    with session.store.reading() as reader:
-        used = frozenset().union(*(asked.sources[i][0] for i in range(asked.own)))
-        memory = memory_of(reader, sorted(used), guessed_classes(task))
 
     def gain(one: int, other: int) -> Difference | None:
         if one not in by_kind or other not in by_kind:

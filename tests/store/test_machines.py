@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     pass
 
 pytest.importorskip("obstore", reason="obstore is not installed")
-pytest.importorskip("moto.server", reason="moto is not installed")
 
 
 @pytest.fixture(params=["directory"])
