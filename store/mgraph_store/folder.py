@@ -26,15 +26,17 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from typing_extensions import override
 
 from mgraph_store.errors import EntryError, MovedError, MovedWarning
 
-TEMPORARY, SET_ASIDE = "tmp", "damaged"
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+TEMPORARY, SET_ASIDE, STATES, PREDICTIONS = "tmp", "damaged", "states", "predictions"
 """Folders of a graph: for what is being written, and for what a repair replaced."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -376,6 +378,8 @@ class Folder:
 
         All at once, which takes as long as one of them, because a disk writes concurrent requests together.
         """
+        from concurrent.futures import wait
+
         with self.opened() as descriptor, contextlib.ExitStack() as opened:
             waiting: list[Future[None]] = []
             opened.callback(wait, waiting)  # whatever happens, no descriptor is closed that is still being flushed
@@ -539,6 +543,8 @@ def _threads() -> ThreadPoolExecutor:
     # Kept, because starting them takes as long as a small file; they are not daemons, but idle at exit.
     global _pool
     if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # and with it logging, which readers need not load
+
         _pool = ThreadPoolExecutor(_FLUSHING, "mgraph-flush")
     return _pool
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgraph_store import predictions
-from mgraph_store.folder import TEMPORARY, Folder
-from mgraph_store.predictions import PREDICTIONS
+from mgraph_store.folder import PREDICTIONS, STATES, TEMPORARY, Folder
 from mgraph_store.rows.records import Run
 from mgraph_store.sharedlog import Writing
-from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
 from mgraph_store.upkeep.shortening import shorten, shortest_length
 
