@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from mgraph.bookkeeping.labels import labels_of
-from mgraph.bookkeeping.listing import when
+from mgraph.bookkeeping.listing import timestamp
 from mgraph.metric import from_json, primary_of
 from mgraph.query.criterion import ORACLE
 from mgraph.query.damaged import contradiction
@@ -65,7 +65,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         # If only some layers of a node were trained, these coordinates are its own and the others a sum of terms.
         "own_coordinates": None if node.columns is None else columns.count(columns.from_json(node.columns)),
         "selected_on": node.selected_on,
-        "created": when(node.created),
+        "created": timestamp(node.created),
         "info": json.loads(node.info),
         **labels,
         "run": run,
@@ -113,7 +113,7 @@ def describe_connection(
         "space": space.name,
         "status": connection.status,
         "reason": connection.reason,
-        "created": when(connection.created),
+        "created": timestamp(connection.created),
         "ends": [label(n) for n in ends],
         "family": family_of(connection).describe(),
         "control_points": [{"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)],

@@ -77,7 +77,7 @@ def _listed(
     with store.reading() as reader:
         names, rows = reader.query(sql, parameters)
     when = names.index("created")
-    return [dict(zip(names, row, strict=True)) | {"created": when(row[when])} for row in rows]
+    return [dict(zip(names, row, strict=True)) | {"created": timestamp(row[when])} for row in rows]
 
 
 SIDES = ("nodes", "connections")
@@ -119,6 +119,8 @@ def columns_named(where: str | None, sort: str | Sequence[str]) -> list[str]:
 
 def sides_with(store: GraphStore, named: Sequence[str], sides: Sequence[str] = SIDES) -> tuple[str, ...]:
     """Return those of the sides that have all columns; InputError if none has."""
+    if not named:
+        return tuple(sides)
     relations = _relations(store)
     having = tuple(side for side in sides if all(name in relations[side].by_name for name in named))
     if having or not sides:
@@ -184,10 +186,10 @@ def list_runs(store: GraphStore) -> list[Row]:
                 "seed": run.seed,
                 "device": run.device,
                 "seconds": _seconds(run),
-                "started": when(run.started),
+                "started": timestamp(run.started),
                 "resumable": standing.can_go_on,
                 "saved": standing.at,
-                "saved_when": None if standing.saved is None else when(standing.saved),
+                "saved_when": None if standing.saved is None else timestamp(standing.saved),
                 "resumed": len(json.loads(run.resumptions)),
                 "host": run.host,
                 "pid": run.pid,
@@ -206,6 +208,6 @@ def _seconds(run: Run) -> float | None:
     return (run.ended - run.started).total_seconds() - sum(pause.total_seconds() for pause in pauses)
 
 
-def when(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
     """Write a moment, which is in UTC, as rows have it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

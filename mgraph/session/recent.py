@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+    Array = NDArray[np.float32]
+
 MOST_BYTES = 512 << 20
 
 

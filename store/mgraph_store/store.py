@@ -29,7 +29,7 @@ from mgraph_store.index.following import holding, reading
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
-from mgraph_store.index.shared import SHARED, SNAPSHOT_EVERY, SharedJournal, SharedPlace
+from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
@@ -331,6 +331,10 @@ class GraphStore:
         self._put_snapshot_if_due()
 
     def _put_snapshot_if_due(self) -> None:
+        if self._shared is None:
+            return
+        from mgraph_store.index.shared import SNAPSHOT_EVERY, SharedJournal
+
         journal = self.index.journal
         if not isinstance(journal, SharedJournal) or self.index.path.stat().st_size > _LARGEST_SNAPSHOT:
             return
@@ -438,7 +442,10 @@ class GraphStore:
 
     def discard(self) -> None:
         """Delete the whole graph, for one that was just made when something then went wrong."""
-        if isinstance(self.index.journal, SharedJournal):
+        if self._shared is not None:
+            from mgraph_store.index.shared import SharedJournal
+
+            assert isinstance(self.index.journal, SharedJournal)
             self.index.journal.delete_log()
         if self._place is not None:
             from mgraph_store.tensors.remote import RemoteTensorStore

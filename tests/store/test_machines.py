@@ -335,7 +335,7 @@ def test_a_wrong_clock_takes_nothing_for_garbage(
 def test_a_new_machine_begins_with_a_snapshot(
     first: GraphStore, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgraph_store.store.SNAPSHOT_EVERY", 3)
+    monkeypatch.setattr("mgraph_store.index.shared.SNAPSHOT_EVERY", 3)
     for i in range(6):
         add(first, f"n{i}", i)
     remove(first, "n0")

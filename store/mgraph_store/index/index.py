@@ -37,7 +37,7 @@ from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.known import Known
-from mgraph_store.index.shared import journal_at
+from mgraph_store.index.sharedplace import journal_at
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now

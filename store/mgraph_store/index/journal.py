@@ -32,12 +32,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
-from mgraph_store.sharedlog import Writing
+
+if TYPE_CHECKING:
+    from mgraph_store.sharedlog import Writing
 
 COUNTER = "count"
 _PAGE = 4096  # bytes from one slot to the other, so that no torn write reaches both
