@@ -1,4 +1,4 @@
-"""Where a graph is shared, if it is, and so which journal it has: most graphs need not load what sharing takes."""
+"""Where a graph is shared, if it is. Most are not, and need not load what sharing takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.folder import Folder
-from mgraph_store.index.journal import Journal
 
 SHARED = "shared.json"
 """File in the graph's directory that says where it is shared."""
@@ -53,13 +52,3 @@ class SharedPlace:
     def is_remote(self) -> bool:
         """Whether it is at a URL."""
         return "://" in self.log
-
-
-def journal_at(graph: Folder, name: str) -> Journal:
-    """Return the journal of a graph, which may be shared."""
-    shared = SharedPlace.read(graph)
-    if shared is None:
-        return Journal(graph.sub(name))
-    from mgraph_store.index.shared import SharedJournal
-
-    return SharedJournal(graph.sub(name), shared)
