@@ -24,7 +24,7 @@ CHECKSUM_BYTES = 4
 PIECE = 1 << 18
 """Bytes that are read or written at a time: they stay in the processor's cache until their checksum is computed."""
 
-_LINE = 64  # bytes of a line of the processor's cache
+_PAGE = 4096
 
 _PART = 1 << 20
 """Bytes read at a time if only the checksum is needed."""
@@ -55,25 +55,25 @@ def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0) -> None:
     import google_crc32c
 
     numbers = out.view(np.uint8)
-    found = start = 0
-    stop = _to_the_next_line(numbers) or PIECE
-    while start < numbers.shape[0]:
-        piece = numbers[start:stop]
+    found = 0
+    for start in range(0, numbers.shape[0], PIECE):
+        piece = numbers[start : start + PIECE]
         _fill(descriptor, piece.data, offset + start)
         found = google_crc32c.extend(found, piece)
-        start, stop = stop, stop + PIECE
     stored = bytearray(CHECKSUM_BYTES)
     _fill(descriptor, memoryview(stored), offset + numbers.shape[0])
     _compare(found, stored)
 
 
-def _to_the_next_line(numbers: NDArray[np.uint8]) -> int:
-    """Return how many bytes there are before a line of the cache begins.
+def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Make a flat array to read chunks into; it begins on a page of memory, as a file does.
 
-    They are read on their own, because the kernel takes up to four times as long to copy a file to where none begins
-    (on AMD's processors, benchmarks/reading.py).
+    Where it begins a few bytes further on, as NumPy's do, some processors need three times as long to copy the first
+    chunk: the low bits of addresses make a load look as if it needed the store just before (benchmarks/reading.py).
     """
-    return -numbers.ctypes.data % _LINE
+    whole = np.empty(size * dtype.itemsize + _PAGE, np.uint8)
+    start = -whole.ctypes.data % _PAGE
+    return whole[start : start + size * dtype.itemsize].view(dtype)
 
 
 class ChunkStream:
