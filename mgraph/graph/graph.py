@@ -17,7 +17,6 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.families import Segment
 from mgraph.graph import shows
 from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
@@ -357,6 +356,7 @@ class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, 
         """
         from mgraph.durations import seconds
         from mgraph.explore.auto import Attempt, AutoRequest, AutoResult, connect_auto
+        from mgraph.families import Segment
 
         refuse_unknown("connect_auto", options, AutoOptions)
         found = [self._node(end) for end in ends]

@@ -30,7 +30,8 @@ from mgraph.session.members import constants_source
 from mgraph.session.points import buffers_of, lender_of, load_buffers, policy_name
 from mgraph.session.recent import MOST_BYTES
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph.specs import Spec
 from mgraph.trust import secret
 from mgraph_store import Connection, Node, Reader, Space

@@ -25,8 +25,9 @@ from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.workspace import Workspace
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 

@@ -26,7 +26,8 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluation_rows, load_node, own_policy
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Evaluation, Node, NodeBuffers
 
 

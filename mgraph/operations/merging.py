@@ -43,8 +43,9 @@ from mgraph.session.points import (
     policy_name,
 )
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, NodeTerm, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 

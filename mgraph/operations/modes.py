@@ -38,8 +38,9 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy, start_at
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph.train.mode import check_training, plan_of, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.recipes import RECIPES, RecipeWarning

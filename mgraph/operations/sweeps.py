@@ -33,7 +33,8 @@ from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, para
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, Reader, Record, Run, Space, Summary, Sweep, new_id
 
 

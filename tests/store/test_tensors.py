@@ -182,7 +182,7 @@ def test_what_is_not_stored_is_refused(objects: TensorStore, groups: dict[str, A
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
-@pytest.mark.parametrize("where", ["flush_tree", "flush", "write_array"])
+@pytest.mark.parametrize("where", ["flush", "write_array"])
 def test_a_failed_write_leaves_nothing(
     objects: TensorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, where: str
 ) -> None:
