@@ -125,10 +125,10 @@ def test_the_widths_of_garipov_et_al() -> None:
 
 
 def test_tied_matrices_are_one() -> None:
-    network = build("lstm?width=5", (4,), 7, device="cpu")
+    network = build("lstm?width=5", (4,), 7, values=True)
     assert network.get_parameter("embedding.weight") is network.get_parameter("head.weight")
     assert "head.weight" not in dict(network.named_parameters())
-    apart = build("lstm?width=5&tied=false", {"input_ids": (4,), "attention_mask": (4,)}, 7, device="cpu")
+    apart = build("lstm?width=5&tied=false", {"input_ids": (4,), "attention_mask": (4,)}, 7, values=True)
     assert apart.get_parameter("embedding.weight") is not apart.get_parameter("head.weight")
 
 
@@ -180,4 +180,4 @@ def test_refused(spec: str, shape: Any, says: str) -> None:
 
 def test_numbers_that_are_no_tokens_are_refused() -> None:
     with pytest.raises(InputError, match=r"token numbers, which are integers, not torch\.float32"):
-        build("lstm", (3,), device="cpu")(torch.zeros(2, 3))
+        build("lstm", (3,), values=True)(torch.zeros(2, 3))
