@@ -274,6 +274,36 @@ class Run:
     ended: datetime | None = column("when", default=None)
 
 
+@dataclass(frozen=True)
+class PointBlock:
+    """Up to 1000 points together, in rows of `node_terms`, `members` and `evaluations` that are lists."""
+
+    id: str = column("'b' and 12 base32 characters")
+    node_ids: Sequence[str] = column("the points")
+    connection_id: str | None = column("the connection that they are samples of, none if that is not said here")
+    positions: Sequence[int] | None = column("samples: the place of each among the connection's samples, from 0")
+    parameters: Sequence[Sequence[float]] | None = column("samples: where each is, as in members")
+    sources: Sequence[str] | None = column("derived: the sources of their terms, in order, the same for all")
+    coefficients: Sequence[Sequence[float]] | None = column("derived: for each point, the coefficient of each source")
+
+
+@dataclass(frozen=True)
+class EvaluationBlock:
+    """One number for each point of a block, measured by a sweep on one split."""
+
+    block_id: str = column("the block of points")
+    sweep_id: str = column("the sweep")
+    run_id: str | None = column("the run that measured them")
+    split: str = column("train, valid or test")
+    subset: str = column("all, or the hash of the examples used")
+    batchnorm: str = column("BatchNorm policy")
+    precision: str = column("fp32, fp64, …")
+    metric: str = column("loss, accuracy, …")
+    values: Sequence[float] = column("the mean over the examples, for each point")
+    standard_errors: Sequence[float] | None = column("of these means, for each point")
+    count: int = column("examples, for each point")
+
+
 Record = (
     Space
     | Node
@@ -289,6 +319,8 @@ Record = (
     | Measure
     | Note
     | Run
+    | PointBlock
+    | EvaluationBlock
 )
 
 Named = Space | Node | Connection | Sweep | Run
