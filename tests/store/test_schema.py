@@ -15,7 +15,7 @@ from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
 from mgraph_store.index.index import insert, rows_to_records
 from mgraph_store.rows.relations import VIEWS, view_statements
-from mgraph_store.rows.schema import BLOCKS, ROWS, STORED, TABLES, columns, create_statements, stored_in
+from mgraph_store.rows.schema import ROWS, STORED, TABLES, columns, create_statements, stored_in
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8"), max_size=8),
@@ -69,9 +69,7 @@ def test_any_record_comes_back_as_it_was(
     def check(records: list[Any]) -> None:
         connection.execute(f"DELETE FROM {stored_in(table)}")
         insert(connection, kind, records)
-        found = rows_to_records(
-            kind, connection.execute(f"SELECT * FROM {stored_in(table)} ORDER BY rowid").fetchall()
-        )
+        found = rows_to_records(kind, connection.execute(f"SELECT * FROM {stored_in(table)} ORDER BY rowid").fetchall())
         assert len(found) == len(records)
         for old, new in zip(records, found, strict=True):
             assert all(same(a, b) for a, b in zip(_fields(old), _fields(new), strict=True)), (old, new)

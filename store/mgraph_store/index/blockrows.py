@@ -158,8 +158,7 @@ def _to_rows(con: duckdb.DuckDBPyConnection, table: str, blocks: list[str]) -> N
         return
     con.execute("CREATE OR REPLACE TEMP TABLE mgraph_dissolved AS SELECT unnest(?::VARCHAR[]) AS id", [blocks])
     some = "(SELECT id FROM temp.mgraph_dissolved)"
-    listed = in_blocks(table, "").replace("point_blocks p", f"(FROM point_blocks WHERE id IN {some}) p")
-    con.execute(f"INSERT INTO {ROWS[table]} {listed}")
+    con.execute(f"INSERT INTO {ROWS[table]} {in_blocks(table, f'id IN {some}')}")
     own, name = ("block_id", "evaluation_blocks") if table == "evaluations" else ("id", "point_blocks")
     _clear(con, table, name, f"{own} IN {some}", [])
     con.execute("DROP TABLE temp.mgraph_dissolved")

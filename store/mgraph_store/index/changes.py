@@ -3,8 +3,8 @@
 A document of the journal names the columns of every table, so that it can be read without this package:
 ``{"add": {"nodes": {"columns": […], "rows": [[…], …]}}, "update": {…}, "remove": [["nodes", "id", ["m…"]]]}``.
 Rows that may be in blocks go by the name of their view; numbers in blocks are base64
-(:mod:`mgraph_store.index.blockrows`). Rows are added first, then replaced by their id, then removed. Times are text, and numbers that are not finite are
-``NaN`` and ``Infinity``, as Python's JSON has them.
+(:mod:`mgraph_store.index.blockrows`). Rows are added first, then replaced by their id, then removed. Times are text,
+and numbers that are not finite are ``NaN`` and ``Infinity``, as Python's JSON has them.
 """
 
 from __future__ import annotations

@@ -115,8 +115,8 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
 def rewrite(old: Path, new: Path, version: int, bring: Step) -> None:
     """Write the rows of an index to a new file, in the current format and created like a new index.
 
-    ``bring`` brings that up to date. Two commits are added, so that the record of an earlier commit that was never made is not mistaken for the next one.
-    The old file, a copy, is changed in the process.
+    ``bring`` brings that up to date. Two commits are added, so that the record of an earlier commit that was never made
+    is not mistaken for the next one. The old file, a copy, is changed in the process.
     """
     with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
         con.execute(f"ATTACH {schema.quoted(str(old))} AS older")

@@ -51,9 +51,10 @@ _PLAIN = dict.fromkeys(("own", "terms", "points", "numbers", "some"), "")
 # A list, by which rows are sorted in the order in which they were written: first those that are in no block.
 _PLACED = {
     "own": ", [-1, rowid, 0] AS rowid",
-    "terms": ", [block, place, \"position\"] AS rowid",
+    "terms": ', [block, place, "position"] AS rowid',
     "points": ", [p.rowid, generate_subscripts(p.node_ids, 1), 0] AS rowid",
     "numbers": ", [p.rowid, generate_subscripts(p.node_ids, 1), e.rowid] AS rowid",
+    "some": "",
 }
 
 
@@ -62,9 +63,11 @@ def view(table: str, db: str = "main.") -> str:
     return "\nUNION ALL ".join(part[table].format(db=db, **_PLAIN) for part in (_OWN, _LISTED))
 
 
-def in_blocks(table: str, db: str = "main.") -> str:
-    """Return the SELECT of those rows of a view that are in blocks."""
-    return _LISTED[table].format(db=db, **_PLAIN)
+def in_blocks(table: str, condition: str) -> str:
+    """Return the SELECT of those rows of a view that are in blocks of points that meet a condition, in order."""
+    listed = _LISTED[table].format(db="", **_placed(table))
+    chosen = listed.replace("point_blocks p", f"(SELECT *, rowid FROM point_blocks WHERE {condition}) p")
+    return f"SELECT * EXCLUDE (rowid) FROM ({chosen}) ORDER BY rowid"
 
 
 def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
@@ -74,11 +77,14 @@ def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
     """
     if table not in _OWN:
         return table, []
-    placed = dict(_PLACED, some=_SOME if nodes is not None else "")
-    if table == "node_terms":
-        placed["points"] = ", p.rowid AS block, generate_subscripts(p.node_ids, 1) AS place"
+    placed = _placed(table) | ({} if nodes is None else {"some": _SOME})
     parts = " UNION ALL ".join(part[table].format(db="", **placed) for part in (_OWN, _LISTED))
     return f"({parts}) AS {table}", [] if nodes is None else [list(nodes)]
+
+
+def _placed(table: str) -> dict[str, str]:
+    columns = {"points": ", p.rowid AS block, generate_subscripts(p.node_ids, 1) AS place"}
+    return _PLACED | (columns if table == "node_terms" else {})
 
 
 def fault(record: Record) -> str | None:
@@ -106,6 +112,9 @@ def fault(record: Record) -> str | None:
         not record.sources or any(len(c) != len(record.sources) for c in record.coefficients or ())
     ):
         return "its coefficients are not one for each source"
+    lengths = {len(p) for p in record.parameters or ((0.0,),)}
+    if lengths == {0} or len(lengths) > 1:
+        return "its parameters are not of one length"
     return None
 
 
@@ -161,6 +170,7 @@ class Gathering:
         key = (
             times,
             sample_of,
+            len(parameter),
             tuple([source for source, _ in terms]),
             tuple(measured),
             tuple([error is None for _, error in values]),
@@ -184,7 +194,7 @@ class Gathering:
 
 
 def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointBlock | EvaluationBlock]:
-    _, sample_of, sources, measured, without = key
+    _, sample_of, _, sources, measured, without = key
     block = PointBlock(
         "b" + random_characters(12),
         group.node_ids[part],
@@ -248,4 +258,4 @@ def gathered(records: Iterable[Record]) -> list[Record]:
 
 
 def _is_sample(member: Member) -> bool:
-    return member.role == "sample" and member.row is None and member.parameter is not None
+    return member.role == "sample" and member.row is None and bool(member.parameter)

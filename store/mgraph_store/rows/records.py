@@ -280,11 +280,19 @@ class PointBlock:
 
     id: str = column("'b' and 12 base32 characters")
     node_ids: Sequence[str] = column("the points")
-    connection_id: str | None = column("the connection that they are samples of, none if that is not said here")
-    positions: Sequence[int] | None = column("samples: the place of each among the connection's samples, from 0")
-    parameters: Sequence[Sequence[float]] | None = column("samples: where each is, as in members")
-    sources: Sequence[str] | None = column("derived: the sources of their terms, in order, the same for all")
-    coefficients: Sequence[Sequence[float]] | None = column("derived: for each point, the coefficient of each source")
+    connection_id: str | None = column(
+        "the connection that they are samples of, none if that is not said here", default=None
+    )
+    positions: Sequence[int] | None = column(
+        "samples: the place of each among the connection's samples, from 0", default=None
+    )
+    parameters: Sequence[Sequence[float]] | None = column("samples: where each is, as in members", default=None)
+    sources: Sequence[str] | None = column(
+        "derived: the sources of their terms, in order, the same for all", default=None
+    )
+    coefficients: Sequence[Sequence[float]] | None = column(
+        "derived: for each point, the coefficient of each source", default=None
+    )
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ def _blocks(reader: Reader) -> list[tuple[str, str]]:
         "UNION SELECT e.block_id FROM evaluation_blocks e JOIN point_blocks p ON p.id = e.block_id "
         'WHERE len(e."values") <> len(p.node_ids) OR len(e.standard_errors) <> len(e."values") ORDER BY 1'
     )
-    return [(f"Block {value} does not say the same about each of its points.", value) for (value,) in reader.query(sql)[1]]
+    return [
+        (f"Block {value} does not say the same about each of its points.", value) for (value,) in reader.query(sql)[1]
+    ]
 
 
 def _ends(reader: Reader) -> list[tuple[str, str]]:
