@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -20,12 +21,10 @@ import numpy as np
 
 from mgraph_store import (
     Connection,
-    Evaluation,
     GraphStore,
     Layout,
     Member,
     Node,
-    NodeTerm,
     Space,
     Sweep,
     TensorSpec,
@@ -35,11 +34,13 @@ from mgraph_store.index.changes import parts
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
+from mgraph_store.rows.blocks import Gathering, Number
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 
 SMALL = 1000  # points of a second connection, to be removed
+PORTIONS, PORTION = 10, 1000  # points of a third one, which are stored as a sweep does, some at a time
 SPLITS, METRICS = ("train", "valid", "test"), ("loss", "accuracy")
 
 
@@ -48,7 +49,7 @@ def upkeep(scratch: Path, points: int) -> None:
     path = scratch / "g.mgraph"
     each = _grow(path, points)
     made = f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us, index {each['index']:.0f} B"
-    print(f"\n{points} swept points, of 17 rows each: {made}, journal {each['journal']:.0f} B a point")
+    print(f"\n{points} swept points, of 23 numbers each: {made}, journal {each['journal']:.0f} B a point")
     print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms (CPU)':>23} {'to write, ms (CPU)':>19}")
     for what in ("gc --dry-run", "check", "rm small", "check --deep", "rm large", "gc"):
         done = subprocess.run([sys.executable, __file__, str(path), what], check=True, capture_output=True, text=True)
@@ -94,23 +95,26 @@ def _grow(path: Path, points: int) -> dict[str, float]:
         ]
         tx.add(space, *nodes)
     made = {}
-    for name, count in (("large", points), ("small", SMALL)):
+    for name, count in (("large", points), ("small", SMALL), ("measured", PORTIONS * PORTION)):
         connection = Connection(new_id("k"), "surface", space.id, "{}", "{}", name=name)
         sweep = Sweep(new_id("w"), connection.id, None, (count,), "none", "fp32")
         with store.transaction() as tx:
             tx.add(connection, sweep, *[Member(connection.id, n.id, "end", i, i) for i, n in enumerate(nodes[:4])])
         made[name] = connection, sweep
-    wall, cpu, before = time.perf_counter(), time.process_time(), _sizes(path)
-    with store.transaction() as tx:
-        for i in range(SMALL):
-            tx.add(*_point(space, nodes, *made["small"], i))
+    _store_points(store, space, nodes, *made["small"], _Swept(SMALL), slice(None))
+    swept, before = _Swept(PORTIONS * PORTION), _sizes(path)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for k in range(PORTIONS):
+        _store_points(store, space, nodes, *made["measured"], swept, slice(k * PORTION, (k + 1) * PORTION))
+    with store.reading():
+        pass  # now the index has it, too
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     after = _sizes(path)
     _fill(store, space, nodes, *made["large"], points)
     grown = _sizes(path)
     return {
-        **{key: value / SMALL for key, value in took.items()},
-        "journal": (after["journal"] - before["journal"]) / SMALL,
+        **{key: value / (PORTIONS * PORTION) for key, value in took.items()},
+        "journal": (after["journal"] - before["journal"]) / (PORTIONS * PORTION),
         "index": (grown["index"] - after["index"]) / points,
     }
 
@@ -121,47 +125,85 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _fill(store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, points: int) -> None:
-    """Add the rows of :func:`_point` for a whole sweep by SQL, behind the back of the store, and begin its journal
+    """Add what :func:`_store_points` does for a whole sweep by SQL, behind the back of the store, and begin its journal
     anew."""
-    random = "replace(left(gen_random_uuid()::VARCHAR, 8) || right(gen_random_uuid()::VARCHAR, 4), '-', '')"
-    terms = ", ".join(f"({k}, '{node.id}')" for k, node in enumerate(nodes))
-    numbers = ", ".join(f"('{split}', '{metric}')" for split in SPLITS for metric in METRICS)
+    swept = _Swept(points)
+    columns = {"i": np.arange(points), "u": swept.parameters[:, 0], "v": swept.parameters[:, 1]}
+    columns |= {f"c{k}": np.ascontiguousarray(column) for k, column in enumerate(swept.coefficients.T)}
+    columns |= {f"{split}_{metric}": value for (split, metric), (value, _) in swept.numbers.items()}
+    columns |= {f"{split}_{metric}_error": error for (split, metric), (_, error) in swept.numbers.items()}
+    ids = np.array([new_id("s") for _ in range(points)], object)
+    coefficients = ", ".join(f"c{k}" for k in range(len(nodes)))
     with store.lock.exclusive(), store.index.connect(read_only=False) as con:
-        con.execute(
-            f"CREATE TEMP TABLE made AS SELECT 's' || {random} AS id, range AS i FROM range({points}) ORDER BY range"
-        )
+        con.begin()
+        con.register("made", {"id": ids, **columns})
         con.execute(
             f"""INSERT INTO nodes BY NAME SELECT id, 'sample' AS kind, '{space.id}' AS space_id, 0 AS nbytes,
 1 AS kernel, '{{}}' AS info, now()::TIMESTAMP AS created FROM made ORDER BY i"""
-        )
+        ).fetchall()
         con.execute(
-            f"""INSERT INTO node_terms BY NAME SELECT id AS node_id, k AS position, source AS source_id,
-(k + 1) / (i + 46) AS coefficient FROM made, (VALUES {terms}) t(k, source) ORDER BY i, k"""
-        )
-        con.execute(
-            f"""INSERT INTO members BY NAME SELECT '{made.id}' AS connection_id, id AS node_id, 'sample' AS role,
-i AS position, [i / 1e6, 0.5] AS parameter FROM made ORDER BY i"""
-        )
-        con.execute(
-            f"""INSERT INTO evaluations BY NAME SELECT id AS node_id, '{sweep.id}' AS sweep_id, split,
-'all' AS subset, 'none' AS batchnorm, 'fp32' AS "precision", metric, 1 / (i + 3) AS value,
-1 / (i + 7) AS standard_error, 1000 AS count FROM made, (VALUES {numbers}) t(split, metric) ORDER BY i"""
-        )
-        con.execute("DROP TABLE made")
+            f"""INSERT INTO point_blocks BY NAME SELECT 'b' || lpad((i // 1000)::VARCHAR, 12, 'a') AS id,
+list(id ORDER BY i) AS node_ids, '{made.id}' AS connection_id, list(i ORDER BY i) AS positions,
+list([u, v] ORDER BY i) AS parameters, {[n.id for n in nodes]} AS sources,
+list([{coefficients}] ORDER BY i) AS coefficients FROM made GROUP BY i // 1000 ORDER BY i // 1000"""
+        ).fetchall()
+        for block in range(-(-points // 1000)):
+            for split, metric in swept.numbers:
+                con.execute(
+                    f"""INSERT INTO evaluation_blocks BY NAME SELECT 'b' || lpad('{block}', 12, 'a') AS block_id,
+'{sweep.id}' AS sweep_id, '{split}' AS split, 'all' AS subset, 'none' AS batchnorm, 'fp32' AS "precision",
+'{metric}' AS metric, list({split}_{metric} ORDER BY i) AS "values",
+list({split}_{metric}_error ORDER BY i) AS standard_errors, 1000 AS count
+FROM made WHERE i // 1000 = {block}"""
+                ).fetchall()
+        con.unregister("made")
+        con.commit()
         store.index.journal.begin(number_of(con), parts(con))
 
 
-def _point(space: Space, nodes: list[Node], made: Connection, sweep: Sweep, i: int) -> Iterator[Any]:
-    sample = Node(new_id("s"), "sample", space.id, kernel=1)
-    yield sample
-    for k, node in enumerate(nodes):
-        yield NodeTerm(sample.id, k, node.id, (k + 1) / (i + 46))
-    yield Member(made.id, sample.id, "sample", i, None, (i / 1e6, 0.5))
-    for split in SPLITS:
-        for metric in METRICS:
-            yield Evaluation(
-                sample.id, sweep.id, None, split, "all", "none", "fp32", metric, 1 / (i + 3), 1 / (i + 7), 1000
+class _Swept:
+    """What a sweep of a 3 × 3 Bézier surface finds: coefficients of the control points, losses, accuracies.
+
+    Losses are any numbers, accuracies are of 1000 examples, and both come with their standard errors.
+    """
+
+    def __init__(self, points: int) -> None:
+        rng, side = np.random.default_rng(points), math.isqrt(points - 1) + 1
+        t = np.linspace(0, 1, side)
+        basis = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
+        u, v = np.arange(points) // side, np.arange(points) % side
+        self.parameters = np.stack([t[u], t[v]], axis=1)
+        self.coefficients = (basis[u][:, :, None] * basis[v][:, None, :]).reshape(points, 9)
+        self.numbers = {}
+        for split in SPLITS:
+            self.numbers[split, "loss"] = rng.gamma(2.0, 0.2, points), rng.uniform(0.01, 0.05, points)
+            accuracy = rng.binomial(1000, 0.9, points) / 1000
+            self.numbers[split, "accuracy"] = accuracy, np.sqrt(accuracy * (1 - accuracy) / 999)
+
+
+def _store_points(
+    store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, swept: _Swept, part: slice
+) -> None:
+    """Store a part of what a sweep found, as one does."""
+    parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part].tolist()
+    numbers = [
+        (Number(sweep.id, None, split, "all", "none", "fp32", metric, 1000), value[part].tolist(), error[part].tolist())
+        for (split, metric), (value, error) in swept.numbers.items()
+    ]
+    points = Gathering()
+    with store.transaction() as tx:
+        for i in range(len(parameters)):
+            sample = Node(new_id("s"), "sample", space.id, kernel=1)
+            tx.add(sample)
+            points.add(
+                sample.id,
+                sample_of=made.id,
+                position=(part.start or 0) + i,
+                parameter=parameters[i],
+                terms=[(n.id, c) for n, c in zip(nodes, coefficients[i], strict=True) if c != 0],
+                numbers={what: (values[i], errors[i]) for what, values, errors in numbers},
             )
+        tx.add(*points.records())
 
 
 def _removed(store: GraphStore, name: str) -> None:

@@ -19,8 +19,8 @@ from mgraph_store.exchange.arrival import unpack
 from mgraph_store.exchange.bundle import pack
 from mgraph_store.index.changes import Changes
 from mgraph_store.rows.blocks import BLOCK_POINTS, Gathering, Number, gathered
-from mgraph_store.rows.records import EvaluationBlock, PointBlock
-from mgraph_store.rows.schema import ROWS, STORED, create_statements, stored_in
+from mgraph_store.rows.records import EvaluationBlock, PointBlock, TermBlock
+from mgraph_store.rows.schema import BLOCKS, ROWS, STORED, create_statements, stored_in
 from mgraph_store.upkeep.check import sums
 from mgraph_store.upkeep.removal import plan_removal
 
@@ -168,7 +168,7 @@ def test_a_sweep_in_blocks_is_read_as_its_rows_in_their_order(surface: tuple[Any
     graph, records = surface
     with graph.store.reading() as reader:
         counts = dict(reader.query(" UNION ALL ".join(f"SELECT '{t}', count(*) FROM {t}" for t in stored_tables()))[1])
-    assert (counts["point_blocks"], counts["evaluation_blocks"], counts["member_rows"]) == (1, 2, 2)
+    assert [counts[t] for t in (*BLOCKS, "member_rows")] == [3, 6, 6, 2]
     assert counts["term_rows"] == counts["evaluation_rows"] == 0
     for kind, skipped in ((NodeTerm, 0), (Member, 2), (Evaluation, 0)):
         expected = [r for r in records if isinstance(r, kind)]
@@ -193,7 +193,7 @@ def test_a_bundle_holds_rows_and_they_arrive_as_blocks(surface: tuple[Any, list[
     for kind in KINDS:
         assert sorted(read(graph.store, kind)) == sorted(read(other, kind))
     with other.reading() as reader:
-        assert reader.query("SELECT count(*) FROM point_blocks")[1] == [(1,)]
+        assert reader.query("SELECT count(*) FROM point_blocks")[1] == [(3,)]
     pack(other, [named(graph, "k")], tmp_path / "again.zip")
     assert (tmp_path / "again.zip").stat().st_size == (tmp_path / "k.zip").stat().st_size
     assert problems(other, deep=True) == []
@@ -231,7 +231,7 @@ def test_removing_all_at_once_leaves_no_block(surface: tuple[Any, list[Record]])
         plan = plan_removal(reader, [reader.find_connection("k")])
     plan.apply(graph.store)
     with graph.store.reading() as reader:
-        for table in ("point_blocks", "evaluation_blocks", *ROWS.values()):
+        for table in (*BLOCKS, *ROWS.values()):
             assert reader.query(f"SELECT count(*) FROM {table}")[1] == [(0,)]
 
 
@@ -257,12 +257,11 @@ NUMBERS = ("w", None, "test", "all", "none", "fp32", "loss")
         ([PointBlock("b", ["m"] * 2)], "a point twice"),
         ([PointBlock("b", [f"m{i}" for i in range(BLOCK_POINTS + 1)])], f"{BLOCK_POINTS + 1} points"),
         ([PointBlock("b", N, "k", [0, 1])], "incomplete"),
-        ([PointBlock("b", N, None, None, None, ["m"])], "incomplete"),
         ([PointBlock("b", N, "k", [0], [[0.5], [0.5]])], "a list of 1"),
-        ([PointBlock("b", N, None, None, None, ["m"], [[1.0], [1.0, 2.0]])], "one for each source"),
+        ([PointBlock("b", N), TermBlock("b", 0, "m", [1.0])], "has 2 points, but a list of 1"),
         ([PointBlock("b", N, "k", [0, 1], [[0.5], [0.5, 0.5]])], "not of one length"),
-        ([PointBlock("b", N), EvaluationBlock("b", *NUMBERS, [1.0], None, 1)], "has 2 points, but 1 values"),
-        ([EvaluationBlock("b", *NUMBERS, [1.0], None, 1)], "not added with them"),
+        ([PointBlock("b", N), EvaluationBlock("b", *NUMBERS, [1.0], None, 1)], "has 2 points, but a list of 1"),
+        ([EvaluationBlock("b", *NUMBERS, [1.0], None, 1)], "not added with it"),
         ([EvaluationBlock("b", *NUMBERS, [1.0], [1.0, 2.0], 1)], "2 standard errors"),
         ([PointBlock("b", N), EvaluationBlock("b", *NUMBERS, [1.0, None], None, 1)], "does not fit column values"),
         ([PointBlock("b", ["mzzzzzzzzzzzz"])], "not in nodes"),
@@ -286,8 +285,8 @@ def test_terms_of_a_derived_node_are_refused_in_blocks_too(surface: tuple[Any, l
     "damage",
     [
         "UPDATE point_blocks SET positions = positions[1:2]",
-        "UPDATE point_blocks SET coefficients = list_transform(coefficients, lambda c: c[1:1])",
-        "UPDATE point_blocks SET sources = NULL",
+        "UPDATE point_blocks SET connection_id = NULL",
+        "UPDATE term_blocks SET coefficients = coefficients[1:9]",
         'UPDATE evaluation_blocks SET "values" = "values"[1:9]',
     ],
 )
@@ -299,6 +298,7 @@ def test_a_damaged_block_is_said_to_be(damaged: Any, damage: str) -> None:
         con.execute(damage)
     found = problems(graph.store)[-1]
     assert "does not say the same about each of its points" in found
-    if "values" in damage:
+    kind = {"term_blocks": NodeTerm, "evaluation_blocks": Evaluation}.get(damage.split()[1])
+    if kind is not None:
         with pytest.raises(CorruptError, match="mgraph check"):
-            read(graph.store, Evaluation)
+            read(graph.store, kind)

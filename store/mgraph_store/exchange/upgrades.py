@@ -15,7 +15,7 @@ from mgraph_store.index import migrations
 from mgraph_store.index.instances import CONFIG
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows import schema
-from mgraph_store.rows.records import Record
+from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.schema import TABLES, columns, to_row
 
 
@@ -32,7 +32,8 @@ def upgrade(rows: Rows, version: int) -> Rows:
     lacking = migrations.new_since(version)
     with duckdb.connect(":memory:", config=dict(CONFIG)) as con:
         con.execute("SET enable_external_access = false")
-        con.execute("CREATE TABLE meta AS SELECT ?::BIGINT AS format_version", [version])
+        con.execute(schema.create_meta())
+        con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [version, now().replace(tzinfo=None), ""])
         for table, kind in TABLES.items():
             kept = [c for c in columns(kind) if f"{table}.{c.name}" not in lacking]
             parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in kept]

@@ -26,7 +26,7 @@ Row = tuple[Any, ...]
 
 PART = 10_000  # rows
 
-_IN_BLOCK = 500  # rows that are about as long as one of a block
+_IN_BLOCK = 50  # rows that are about as long as one of a block
 _FEW = 4  # rows that are given value by value, which takes half the time of lists
 _MANY = 100  # rows for which columns are made
 _ROWS = "mgraph_rows"

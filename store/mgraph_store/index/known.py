@@ -18,7 +18,7 @@ from mgraph_store.errors import CorruptError
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Count, Journal
 from mgraph_store.rows.constraints import NAMED
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, PointBlock, Record
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record, TermBlock
 from mgraph_store.rows.schema import REFERENCES, STORED, TABLE_OF, columns, stored_in
 
 _MOST = 20_000  # rows with an id, or a digest
@@ -118,10 +118,10 @@ class _Rows:
                     for one in (value,) if isinstance(value, str) else value or ():
                         if one not in there and one not in added_now:
                             return False
-                if isinstance(record, NodeTerm | PointBlock):
-                    sources = (record.source_id,) if isinstance(record, NodeTerm) else record.sources or ()
-                    if not all(source in self.stored or source in stored for source in sources):
-                        return False
+                if isinstance(record, NodeTerm | TermBlock) and not any(
+                    record.source_id in some for some in (self.stored, stored)
+                ):
+                    return False
                 if isinstance(record, NodeBuffers):
                     if record.node_id not in new[Node] or (record.node_id, record.policy) in buffers:
                         return False

@@ -21,10 +21,12 @@ from mgraph_store.rows.records import (
     NodeTerm,
     PointBlock,
     Record,
+    TermBlock,
 )
 
-BLOCK_POINTS = 1000
-"""Points of a block, at most."""
+BLOCK_POINTS = 100
+"""Points of a block, at most. When DuckDB stores rows that were added, it also writes again up to 2048 that it has, and
+with longer lists these are many numbers."""
 
 _OWN = {
     "node_terms": 'SELECT node_id, "position", source_id, coefficient{own} FROM {db}term_rows',
@@ -33,12 +35,9 @@ _OWN = {
     standard_error, count{own} FROM {db}evaluation_rows""",
 }
 _LISTED = {
-    "node_terms": """SELECT node_id, unnest(range(len(sources))) AS "position", unnest(sources) AS source_id,
-    unnest(coefficients) AS coefficient{terms}
-FROM (
-    SELECT unnest(p.node_ids) AS node_id, p.sources, unnest(p.coefficients) AS coefficients{points}
-    FROM {db}point_blocks p WHERE p.sources IS NOT NULL{some}
-)""",
+    "node_terms": """SELECT unnest(p.node_ids) AS node_id, e."position", e.source_id,
+    unnest(e.coefficients) AS coefficient{numbers}
+FROM {db}term_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
     "members": """SELECT p.connection_id, unnest(p.node_ids) AS node_id, 'sample' AS role,
     unnest(p.positions) AS "position", NULL::BIGINT AS "row", unnest(p.parameters) AS parameter{points}
 FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL{some}""",
@@ -47,7 +46,7 @@ FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL{some}""",
 FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
 }
 _SOME = " AND list_has_any(p.node_ids, ?::VARCHAR[])"
-_PLAIN = dict.fromkeys(("own", "terms", "points", "numbers", "some"), "")
+_PLAIN = dict.fromkeys(("own", "points", "numbers", "some"), "")
 # A list, by which rows are sorted in the order in which they were written: first those that are in no block.
 _PLACED = {
     "own": ", [-1, rowid, 0] AS rowid",
@@ -65,7 +64,7 @@ def view(table: str, db: str = "main.") -> str:
 
 def in_blocks(table: str, condition: str) -> str:
     """Return the SELECT of those rows of a view that are in blocks of points that meet a condition, in order."""
-    listed = _LISTED[table].format(db="", **_placed(table))
+    listed = _LISTED[table].format(db="", **_PLACED)
     chosen = listed.replace("point_blocks p", f"(SELECT *, rowid FROM point_blocks WHERE {condition}) p")
     return f"SELECT * EXCLUDE (rowid) FROM ({chosen}) ORDER BY rowid"
 
@@ -77,14 +76,9 @@ def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
     """
     if table not in _OWN:
         return table, []
-    placed = _placed(table) | ({} if nodes is None else {"some": _SOME})
+    placed = _PLACED | ({} if nodes is None else {"some": _SOME})
     parts = " UNION ALL ".join(part[table].format(db="", **placed) for part in (_OWN, _LISTED))
     return f"({parts}) AS {table}", [] if nodes is None else [list(nodes)]
-
-
-def _placed(table: str) -> dict[str, str]:
-    columns = {"points": ", p.rowid AS block, generate_subscripts(p.node_ids, 1) AS place"}
-    return _PLACED | (columns if table == "node_terms" else {})
 
 
 def fault(record: Record) -> str | None:
@@ -100,22 +94,15 @@ def fault(record: Record) -> str | None:
         return f"it has {size} points, not 1 to {BLOCK_POINTS}"
     if len(set(record.node_ids)) != size:
         return "it has a point twice"
-    as_members = (record.connection_id, record.positions, record.parameters)
-    as_sums = (record.sources, record.coefficients)
-    for together in (as_members, as_sums):
-        if len({part is None for part in together}) > 1:
-            return "what it says about its points is incomplete"
-    for listed in (record.positions, record.parameters, record.coefficients):
-        if listed is not None and len(listed) != size:
+    if len({part is None for part in (record.connection_id, record.positions, record.parameters)}) > 1:
+        return "what it says about its points is incomplete"
+    if record.positions is None or record.parameters is None:
+        return None
+    for listed in (record.positions, record.parameters):
+        if len(listed) != size:
             return f"it has {size} points, but a list of {len(listed)}"
-    if record.sources is not None and (
-        not record.sources or any(len(c) != len(record.sources) for c in record.coefficients or ())
-    ):
-        return "its coefficients are not one for each source"
-    lengths = {len(p) for p in record.parameters or ((0.0,),)}
-    if lengths == {0} or len(lengths) > 1:
-        return "its parameters are not of one length"
-    return None
+    lengths = {len(p) for p in record.parameters}
+    return "its parameters are not of one length" if lengths == {0} or len(lengths) > 1 else None
 
 
 class Number(NamedTuple):
@@ -186,26 +173,21 @@ class Gathering:
         if terms:
             group.coefficients.append([c for _, c in terms])
 
-    def records(self) -> Iterator[PointBlock | EvaluationBlock]:
+    def records(self) -> Iterator[PointBlock | TermBlock | EvaluationBlock]:
         """Yield the blocks."""
         for key, group in self._groups.items():
             for start in range(0, len(group.node_ids), BLOCK_POINTS):
                 yield from _blocks(key, group, slice(start, start + BLOCK_POINTS))
 
 
-def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointBlock | EvaluationBlock]:
+def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointBlock | TermBlock | EvaluationBlock]:
     _, sample_of, _, sources, measured, without = key
-    block = PointBlock(
-        "b" + random_characters(12),
-        group.node_ids[part],
-        sample_of,
-        None if sample_of is None else group.positions[part],
-        None if sample_of is None else group.parameters[part],
-        sources or None,
-        group.coefficients[part] if sources else None,
-    )
+    as_samples = (None, None, None) if sample_of is None else (sample_of, group.positions[part], group.parameters[part])
+    block = PointBlock("b" + random_characters(12), group.node_ids[part], *as_samples)
     yield block
-    numbers = group.numbers[part]
+    coefficients, numbers = group.coefficients[part], group.numbers[part]
+    for k, source_id in enumerate(sources):
+        yield TermBlock(block.id, k, source_id, [point[k] for point in coefficients])
     for i, what in enumerate(measured):
         errors: Any = None if without[i] else [point[i][1] for point in numbers]
         *conditions, count = what

@@ -28,6 +28,7 @@ from mgraph_store.rows.records import (
     PointBlock,
     Record,
     Space,
+    TermBlock,
 )
 from mgraph_store.rows.schema import BLOCKS, REFERENCES, TABLE_OF, columns, is_one_of, tables_with
 
@@ -68,9 +69,9 @@ def verify(
     _check_references(referred, found)
     for tables, group in named:
         _check_names(group, [holder for table in tables for holder in holders[table]])
-    sources = [*_values(added.get(NodeTerm, ()), "source_id"), *_values(added.get(PointBlock, ()), "sources")]
-    if sources:
-        _check_terms(con, sources)
+    terms = [*added.get(NodeTerm, ()), *added.get(TermBlock, ())]
+    if terms:
+        _check_terms(con, _values(terms, "source_id"))
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
@@ -94,15 +95,18 @@ def check_record(record: Record) -> None:
 
 
 def check_blocks(added: Mapping[type[Any], Sequence[Record]]) -> None:
-    """Check that numbers in blocks are one for each point of a block that is added with them; else ``InputError``."""
+    """Check that lists in blocks are about each point of a block that is added with them; else ``InputError``."""
     sizes = {b.id: len(b.node_ids) for b in added.get(PointBlock, ()) if isinstance(b, PointBlock)}
-    for numbers in added.get(EvaluationBlock, ()):
-        assert isinstance(numbers, EvaluationBlock)
-        points = sizes.get(numbers.block_id)
+    for listed in (*added.get(TermBlock, ()), *added.get(EvaluationBlock, ())):
+        assert isinstance(listed, TermBlock | EvaluationBlock)
+        points, values = (
+            sizes.get(listed.block_id),
+            listed.coefficients if isinstance(listed, TermBlock) else listed.values,
+        )
         if points is None:
-            raise InputError(f"Numbers belong to block {numbers.block_id}, which is not added with them.")
-        if len(numbers.values) != points:
-            raise InputError(f"Block {numbers.block_id} has {points} points, but {len(numbers.values)} values.")
+            raise InputError(f"A list belongs to block {listed.block_id}, which is not added with it.")
+        if len(values) != points:
+            raise InputError(f"Block {listed.block_id} has {points} points, but a list of {len(values)}.")
 
 
 def _check_kind(node: Node) -> None:

@@ -276,23 +276,25 @@ class Run:
 
 @dataclass(frozen=True)
 class PointBlock:
-    """Up to 1000 points together, in rows of `node_terms`, `members` and `evaluations` that are lists."""
+    """Some points together, about which rows of `term_blocks` and `evaluation_blocks` say the same in lists."""
 
     id: str = column("'b' and 12 base32 characters")
-    node_ids: Sequence[str] = column("the points")
+    node_ids: Sequence[str] = column("the points, at most 100")
     connection_id: str | None = column(
         "the connection that they are samples of, none if that is not said here", default=None
     )
-    positions: Sequence[int] | None = column(
-        "samples: the place of each among the connection's samples, from 0", default=None
-    )
-    parameters: Sequence[Sequence[float]] | None = column("samples: where each is, as in members", default=None)
-    sources: Sequence[str] | None = column(
-        "derived: the sources of their terms, in order, the same for all", default=None
-    )
-    coefficients: Sequence[Sequence[float]] | None = column(
-        "derived: for each point, the coefficient of each source", default=None
-    )
+    positions: Sequence[int] | None = column("samples: their order, as position of members", default=None)
+    parameters: Sequence[Sequence[float]] | None = column("samples: where they are, as in members", default=None)
+
+
+@dataclass(frozen=True)
+class TermBlock:
+    """One term of each point of a block: coefficient times another node, the same for all of them."""
+
+    block_id: str = column("the block of points, all of them derived")
+    position: int = column("place in the sum, from 0")
+    source_id: str = column("a node with tensors: stored or partial")
+    coefficients: Sequence[float] = column("its coefficient, for each point")
 
 
 @dataclass(frozen=True)
@@ -328,6 +330,7 @@ Record = (
     | Note
     | Run
     | PointBlock
+    | TermBlock
     | EvaluationBlock
 )
 

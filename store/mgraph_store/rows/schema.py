@@ -32,6 +32,7 @@ from mgraph_store.rows.records import (
     Space,
     Summary,
     Sweep,
+    TermBlock,
 )
 
 FORMAT_VERSION = 3
@@ -54,7 +55,11 @@ TABLES: Mapping[str, type[Record]] = {
 }
 """What a graph consists of, by the name under which it is read."""
 
-BLOCKS: Mapping[str, type[Record]] = {"point_blocks": PointBlock, "evaluation_blocks": EvaluationBlock}
+BLOCKS: Mapping[str, type[Record]] = {
+    "point_blocks": PointBlock,
+    "term_blocks": TermBlock,
+    "evaluation_blocks": EvaluationBlock,
+}
 """Tables of rows that are lists: many rows of :data:`ROWS` in one."""
 
 ROWS: Mapping[str, str] = {"node_terms": "term_rows", "members": "member_rows", "evaluations": "evaluation_rows"}
@@ -75,7 +80,6 @@ REFERENCES: Mapping[str, type[Record]] = {
     "run_id": Run,
     "block_id": PointBlock,
     "node_ids": Node,
-    "sources": Node,
 }
 """A column with one of these names, in any table, holds the id of such a record, or a list of ids."""
 
@@ -149,12 +153,17 @@ def is_one_of(column: str, kind: str, values: Sequence[Any]) -> tuple[str, list[
 
 def create_statements(*, comments: bool = True) -> Iterable[str]:
     """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
-    yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
+    yield create_meta()
     for table, record in STORED.items():
         yield _create_table(stored_in(table), record)
     yield from create_views()
     if comments:
         yield from comment_statements()
+
+
+def create_meta() -> str:
+    """Return the SQL that makes the table ``meta``."""
+    return f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
 
 
 def create_blocks() -> Iterable[str]:

@@ -58,12 +58,12 @@ def row_problems(reader: Reader) -> list[tuple[str, str]]:
     sql = (
         "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
         "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM term_rows UNION ALL "
-        "SELECT unnest(node_ids) FROM point_blocks WHERE sources IS NOT NULL) ORDER BY id"
+        "SELECT unnest(node_ids) FROM point_blocks WHERE id IN (SELECT block_id FROM term_blocks)) ORDER BY id"
     )
     found += [(f"{kind} node {value} has no recipe.", value) for kind, value in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE tensor_key IS NULL "
-        "AND id IN (SELECT DISTINCT source_id FROM term_rows UNION SELECT unnest(sources) FROM point_blocks) "
+        "AND id IN (SELECT DISTINCT source_id FROM term_rows UNION SELECT source_id FROM term_blocks) "
         "ORDER BY id"
     )
     found += [(f"Node {value} is the source of a sum, but has no tensors.", value) for (value,) in reader.query(sql)[1]]
@@ -93,13 +93,12 @@ def _partial(reader: Reader) -> list[tuple[str, str]]:
 def _blocks(reader: Reader) -> list[tuple[str, str]]:
     """Find blocks whose lists do not have one entry for each point."""
     sql = (
-        "SELECT p.id FROM point_blocks p WHERE len(node_ids) = 0 OR len(positions) <> len(node_ids) "
-        "OR len(parameters) <> len(node_ids) OR len(coefficients) <> len(node_ids) "
-        "OR (connection_id IS NULL) <> (positions IS NULL) OR (connection_id IS NULL) <> (parameters IS NULL) "
-        "OR (sources IS NULL) <> (coefficients IS NULL) "
-        "OR len(list_filter(coefficients, lambda c: len(c) <> len(p.sources))) > 0 "
+        "SELECT id FROM point_blocks WHERE len(node_ids) = 0 OR len(positions) <> len(node_ids) "
+        "OR len(parameters) <> len(node_ids) OR (connection_id IS NULL) <> (positions IS NULL) "
+        "OR (connection_id IS NULL) <> (parameters IS NULL) UNION SELECT e.block_id FROM term_blocks e "
+        "JOIN point_blocks p ON p.id = e.block_id WHERE len(e.coefficients) <> len(p.node_ids) "
         "UNION SELECT e.block_id FROM evaluation_blocks e JOIN point_blocks p ON p.id = e.block_id "
-        'WHERE len(e."values") <> len(p.node_ids) OR len(e.standard_errors) <> len(e."values") ORDER BY 1'
+        'WHERE len(e."values") <> len(p.node_ids) OR len(e.standard_errors) <> len(p.node_ids) ORDER BY 1'
     )
     return [
         (f"Block {value} does not say the same about each of its points.", value) for (value,) in reader.query(sql)[1]
