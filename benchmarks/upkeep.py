@@ -30,8 +30,6 @@ from mgraph_store import (
     TensorSpec,
     new_id,
 )
-from mgraph_store.index.changes import parts
-from mgraph_store.index.commits import number_of
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
 from mgraph_store.rows.blocks import Gathering, Number
@@ -40,6 +38,7 @@ from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 
 SMALL = 1000  # points of a second connection, to be removed
+BATCH = 10_000  # points of the large connection that are stored at a time
 PORTIONS, PORTION = 10, 1000  # points of a third one, which are stored as a sweep does, some at a time
 SPLITS, METRICS = ("train", "valid", "test"), ("loss", "accuracy")
 
@@ -68,11 +67,7 @@ def _longest(held: list[list[float]]) -> str:
 
 
 def _grow(path: Path, points: int) -> dict[str, float]:
-    """Make a graph with a large and a small sweep; return what each point of the small one took.
-
-    The small one is stored as a sweep stores it. The rows of the large one are made by DuckDB itself, which takes a
-    tenth of the time, and the journal is begun anew with them.
-    """
+    """Make a graph with sweeps of many and of few points; return what each point took."""
     layout = Layout((TensorSpec("w", (64,), "float32", "parameter"),))
     store = GraphStore.create(path)
     words = {"arch": "-", "data": "-", "loss": "-", "data_hash": "0" * 32}
@@ -110,7 +105,11 @@ def _grow(path: Path, points: int) -> dict[str, float]:
         pass  # now the index has it, too
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     after = _sizes(path)
-    _fill(store, space, nodes, *made["large"], points)
+    swept = _Swept(points)
+    for k in range(0, points, BATCH):
+        _store_points(store, space, nodes, *made["large"], swept, slice(k, min(k + BATCH, points)))
+    with store.reading():
+        pass
     grown = _sizes(path)
     return {
         **{key: value / (PORTIONS * PORTION) for key, value in took.items()},
@@ -122,43 +121,6 @@ def _grow(path: Path, points: int) -> dict[str, float]:
 def _sizes(path: Path) -> dict[str, int]:
     kinds = {"index": "index.duckdb*", "journal": "journal/*.log"}
     return {kind: sum(f.stat().st_size for f in path.glob(pattern)) for kind, pattern in kinds.items()}
-
-
-def _fill(store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, points: int) -> None:
-    """Add what :func:`_store_points` does for a whole sweep by SQL, behind the back of the store, and begin its journal
-    anew."""
-    swept = _Swept(points)
-    columns = {"i": np.arange(points), "u": swept.parameters[:, 0], "v": swept.parameters[:, 1]}
-    columns |= {f"c{k}": np.ascontiguousarray(column) for k, column in enumerate(swept.coefficients.T)}
-    columns |= {f"{split}_{metric}": value for (split, metric), (value, _) in swept.numbers.items()}
-    columns |= {f"{split}_{metric}_error": error for (split, metric), (_, error) in swept.numbers.items()}
-    ids = np.array([new_id("s") for _ in range(points)], object)
-    coefficients = ", ".join(f"c{k}" for k in range(len(nodes)))
-    with store.lock.exclusive(), store.index.connect(read_only=False) as con:
-        con.begin()
-        con.register("made", {"id": ids, **columns})
-        con.execute(
-            f"""INSERT INTO nodes BY NAME SELECT id, 'sample' AS kind, '{space.id}' AS space_id, 0 AS nbytes,
-1 AS kernel, '{{}}' AS info, now()::TIMESTAMP AS created FROM made ORDER BY i"""
-        ).fetchall()
-        con.execute(
-            f"""INSERT INTO point_blocks BY NAME SELECT 'b' || lpad((i // 1000)::VARCHAR, 12, 'a') AS id,
-list(id ORDER BY i) AS node_ids, '{made.id}' AS connection_id, list(i ORDER BY i) AS positions,
-list([u, v] ORDER BY i) AS parameters, {[n.id for n in nodes]} AS sources,
-list([{coefficients}] ORDER BY i) AS coefficients FROM made GROUP BY i // 1000 ORDER BY i // 1000"""
-        ).fetchall()
-        for block in range(-(-points // 1000)):
-            for split, metric in swept.numbers:
-                con.execute(
-                    f"""INSERT INTO evaluation_blocks BY NAME SELECT 'b' || lpad('{block}', 12, 'a') AS block_id,
-'{sweep.id}' AS sweep_id, '{split}' AS split, 'all' AS subset, 'none' AS batchnorm, 'fp32' AS "precision",
-'{metric}' AS metric, list({split}_{metric} ORDER BY i) AS "values",
-list({split}_{metric}_error ORDER BY i) AS standard_errors, 1000 AS count
-FROM made WHERE i // 1000 = {block}"""
-                ).fetchall()
-        con.unregister("made")
-        con.commit()
-        store.index.journal.begin(number_of(con), parts(con))
 
 
 class _Swept:

@@ -20,7 +20,19 @@ import duckdb
 from mgraph_store.errors import FormatError, NotFoundError
 from mgraph_store.index import blockrows
 from mgraph_store.rows.records import Record
-from mgraph_store.rows.schema import BLOCKS, META, ROWS, STORED, TABLE_OF, TABLES, Column, columns, stored_in, to_row
+from mgraph_store.rows.schema import (
+    BLOCKS,
+    META,
+    ROWS,
+    STORED,
+    TABLE_OF,
+    TABLES,
+    Column,
+    columns,
+    stored_in,
+    to_row,
+    to_rows,
+)
 
 Row = tuple[Any, ...]
 
@@ -50,7 +62,7 @@ class Changes:
         removed: Iterable[tuple[str, str, Sequence[Any]]] = (),
     ) -> Changes:
         """Convert records to rows; InputError if a value does not fit its column."""
-        changes = cls({TABLE_OF[kind]: [to_row(r) for r in records] for kind, records in added.items()})
+        changes = cls({TABLE_OF[kind]: to_rows(records) for kind, records in added.items()})
         for record in updated:
             changes.replaced.setdefault(TABLE_OF[type(record)], []).append(to_row(record))
         changes.removed = [(t, column, v if isinstance(v, list) else list(v)) for t, column, v in removed]
@@ -198,7 +210,12 @@ def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:
     if table in BLOCKS:
         made = [[blockrows.packed(c.type, v) for c, v in zip(kinds, row, strict=True)] for row in rows]
     else:
-        made = [[_plain(v) for v in row] for row in rows]
+        times = [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]
+        made = list(map(list, rows))
+        for row in made:
+            for i in times:
+                if row[i] is not None:
+                    row[i] = row[i].isoformat()
     return {"columns": [c.name for c in kinds], "rows": made}
 
 
