@@ -361,6 +361,7 @@ def newer(graph: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        patch.setattr(migrations, "FOLLOWED", FORMAT_VERSION + 1)
         patch.setitem(migrations.STEPS, FORMAT_VERSION, step)
         yield met
     Instances.close(instances())

@@ -115,7 +115,7 @@ class Number(NamedTuple):
     batchnorm: str
     precision: str
     metric: str
-    count: int
+    examples: int
 
 
 @dataclass
@@ -190,8 +190,8 @@ def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointB
         yield TermBlock(block.id, k, source_id, [point[k] for point in coefficients])
     for i, what in enumerate(measured):
         errors: Any = None if without[i] else [point[i][1] for point in numbers]
-        *conditions, count = what
-        yield EvaluationBlock(block.id, *conditions, [point[i][0] for point in numbers], errors, count)
+        values = [point[i][0] for point in numbers]
+        yield EvaluationBlock(block.id, *what[:-1], values, errors, what.examples)
 
 
 def gathered(records: Iterable[Record]) -> list[Record]:
@@ -230,7 +230,7 @@ def gathered(records: Iterable[Record]) -> list[Record]:
         member = members.get(node_id)
         points.add(
             node_id,
-            sample_of=member and member.connection_id,
+            sample_of=None if member is None else member.connection_id,
             position=member.position if member else 0,
             parameter=(member.parameter or ()) if member else (),
             terms=[(t.source_id, t.coefficient) for t in terms[node_id]] if node_id in derived & terms.keys() else (),
