@@ -45,7 +45,9 @@ FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL{some}""",
     e."precision", e.metric, unnest(e."values") AS value, unnest(e.standard_errors) AS standard_error, e.count{numbers}
 FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
 }
-_SOME = " AND list_has_any(p.node_ids, ?::VARCHAR[])"
+_SOME = """ AND {id} IN (
+    SELECT id FROM (SELECT id, unnest(node_ids) AS point FROM point_blocks) WHERE point IN (SELECT unnest(?::VARCHAR[]))
+)"""
 _PLAIN = dict.fromkeys(("own", "points", "numbers", "some"), "")
 # A list, by which rows are sorted in the order in which they were written: first those that are in no block.
 _PLACED = {
@@ -76,7 +78,8 @@ def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
     """
     if table not in _OWN:
         return table, []
-    placed = _PLACED | ({} if nodes is None else {"some": _SOME})
+    some = _SOME.format(id="p.id" if table == "members" else "e.block_id")
+    placed = _PLACED | ({} if nodes is None else {"some": some})
     parts = " UNION ALL ".join(part[table].format(db="", **placed) for part in (_OWN, _LISTED))
     return f"({parts}) AS {table}", [] if nodes is None else [list(nodes)]
 
