@@ -48,6 +48,7 @@ def upkeep(scratch: Path, points: int) -> None:
     path = scratch / "g.mgraph"
     each = _grow(path, points)
     made = f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us, index {each['index']:.0f} B"
+    made += f" and {each['free']:.0f} B free for the next ones"
     print(f"\n{points} swept points, of 23 numbers each: {made}, journal {each['journal']:.0f} B a point")
     print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms (CPU)':>23} {'to write, ms (CPU)':>19}")
     for what in ("gc --dry-run", "check", "rm small", "check --deep", "rm large", "gc"):
@@ -97,30 +98,34 @@ def _grow(path: Path, points: int) -> dict[str, float]:
             tx.add(connection, sweep, *[Member(connection.id, n.id, "end", i, i) for i, n in enumerate(nodes[:4])])
         made[name] = connection, sweep
     _store_points(store, space, nodes, *made["small"], _Swept(SMALL), slice(None))
-    swept, before = _Swept(PORTIONS * PORTION), _sizes(path)
+    swept, before = _Swept(PORTIONS * PORTION), _sizes(store)
     wall, cpu = time.perf_counter(), time.process_time()
     for k in range(PORTIONS):
         _store_points(store, space, nodes, *made["measured"], swept, slice(k * PORTION, (k + 1) * PORTION))
     with store.reading():
         pass  # now the index has it, too
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    after = _sizes(path)
+    after = _sizes(store)
     swept = _Swept(points)
     for k in range(0, points, BATCH):
         _store_points(store, space, nodes, *made["large"], swept, slice(k, min(k + BATCH, points)))
-    with store.reading():
-        pass
-    grown = _sizes(path)
+    grown = _sizes(store)
     return {
         **{key: value / (PORTIONS * PORTION) for key, value in took.items()},
         "journal": (after["journal"] - before["journal"]) / (PORTIONS * PORTION),
         "index": (grown["index"] - after["index"]) / points,
+        "free": grown["free"] / points,
     }
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    kinds = {"index": "index.duckdb*", "journal": "journal/*.log"}
-    return {kind: sum(f.stat().st_size for f in path.glob(pattern)) for kind, pattern in kinds.items()}
+def _sizes(store: GraphStore) -> dict[str, int]:
+    """Return the bytes of journal and index; ``free`` are those of the index that the next rows will take."""
+    with store.reading() as reader:
+        sql = """SELECT used_blocks * block_size, free_blocks * block_size FROM pragma_database_size()
+WHERE database_name = current_database()"""
+        ((used, free),) = reader.query(sql)[1]
+    journal = sum(f.stat().st_size for f in store.path.glob("journal/*.log"))
+    return {"index": used, "free": free, "journal": journal}
 
 
 class _Swept:
