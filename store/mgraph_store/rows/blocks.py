@@ -194,7 +194,19 @@ def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointB
     for i, what in enumerate(measured):
         errors: Any = None if without[i] else [point[i][1] for point in numbers]
         values = [point[i][0] for point in numbers]
-        yield EvaluationBlock(block.id, *what[:-1], values, errors, what.examples)
+        yield EvaluationBlock(
+            block_id=block.id,
+            sweep_id=what.sweep_id,
+            run_id=what.run_id,
+            split=what.split,
+            subset=what.subset,
+            batchnorm=what.batchnorm,
+            precision=what.precision,
+            metric=what.metric,
+            values=values,
+            standard_errors=errors,
+            count=what.examples,
+        )
 
 
 def gathered(records: Iterable[Record]) -> list[Record]:
