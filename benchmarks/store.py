@@ -29,6 +29,7 @@ import torch
 import torchvision
 from harness import Peak, invocation, machine, quieten
 from safetensors import safe_open
+from starting import starting
 from torch import Tensor, nn
 from upkeep import upkeep
 
@@ -304,7 +305,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, and no large sum")
     parser.add_argument("--scratch", type=Path, help="where to write some 7 GB (default: a temporary directory)")
-    parser.add_argument("--parts", help="only some of add, sum, large, many, upkeep, with commas")
+    parser.add_argument("--parts", help="only some of ls, add, sum, large, many, upkeep, with commas")
     parser.add_argument("--points", type=int, help="swept points of the graph that upkeep is measured on")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -314,6 +315,7 @@ def main() -> None:
         return
     rounds = 3 if options.quick else 9
     parts = {
+        "ls": lambda at: starting(at, 5 if options.quick else 15),
         "add": lambda at: [add_and_read(at, *case) for case in cases(rounds)],
         "sum": lambda at: nine_nodes(at, rounds),
         "large": large,

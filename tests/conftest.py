@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import fcntl
 import gc
 import getpass
 import hashlib
@@ -224,27 +225,53 @@ def commands() -> type[Commands]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Return a directory of this name, filled by whichever process of the tests asks first; the others wait for it.
+
+    Tests take copies: what lies in it is everybody's.
+    """
+    from mgraph_store.index.following import follow_at_last
+
+    here = tmp_path_factory.getbasetemp()
+    everybody = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "made-once"
+    everybody.mkdir(exist_ok=True)
+
+    def make(name: str, fill: Callable[[Path], None]) -> Path:
+        place, done = everybody / name, everybody / f"{name}.done"
+        with (everybody / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a process that failed halfway
+                place.mkdir()
+                fill(place)
+                follow_at_last()
+                done.touch()
+        return place
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A graph of four CNN modes on digits with every kind of connection; copied by those who use it.
 
     line and curve join a and b, wall and s (a surface) all four; bare joins c and d and was never swept; m is
     merged from s.
     """
     import mgraph
-    from mgraph_store.index.following import follow_at_last
 
-    path = tmp_path_factory.mktemp("template") / "digits.mgraph"
-    g = mgraph.create(path, arch=ARCH, data="digits", device="cpu")
-    for seed, name in enumerate("abcd"):
-        g.train(seed=seed, epochs=6, lr=0.1, name=name)
-    g.connect("a", "b", method=mgraph.Linear(), name="line", grid=5)
-    g.connect(*"abcd", method=mgraph.Linear(), name="wall", grid=3)
-    g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
-    s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
-    g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
-    s.merge(name="m", best=True)
-    follow_at_last()
-    return path
+    def fill(place: Path) -> None:
+        g = mgraph.create(place / "digits.mgraph", arch=ARCH, data="digits", device="cpu")
+        for seed, name in enumerate("abcd"):
+            g.train(seed=seed, epochs=6, lr=0.1, name=name)
+        g.connect("a", "b", method=mgraph.Linear(), name="line", grid=5)
+        g.connect(*"abcd", method=mgraph.Linear(), name="wall", grid=3)
+        g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
+        s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
+        g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
+        s.merge(name="m", best=True)
+
+    return made_once("template", fill) / "digits.mgraph"
 
 
 @pytest.fixture

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from click import Context, Parameter
-from click.shell_completion import CompletionItem
 
-from mgraph import ARCHITECTURES, DATASETS, visible
+from mgraph import visible
 from mgraph_cli.finding import find_graph
 
-Completer = Callable[[Context, Parameter, str], list[CompletionItem]]
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    Completer = Callable[[Context, Parameter, str], list[CompletionItem]]
 
 _LIMIT, _WAIT = "MGRAPH_LOCK_TIMEOUT", "1"  # seconds for the index's lock
 _MOST = 500  # names; nobody reads more
@@ -45,6 +47,8 @@ def names_of(*kinds: str) -> Completer:
     """Complete the names of nodes, connections or spaces of the graph that the command line or the directory names."""
 
     def found(ctx: Context, incomplete: str) -> Iterable[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         import mgraph
 
         path = ctx.params.get("graph_path") or find_graph(Path.cwd())
@@ -68,11 +72,15 @@ def _impatient() -> Iterator[None]:
         os.environ.update({} if before is None else {_LIMIT: before})
 
 
-def _specs_of(built_in: Mapping[str, Any]) -> Completer:
+def _specs_of(registry: str) -> Completer:
     """Complete the specs that come with mgraph, and files, because a spec may name one."""
 
     def found(_: Context, incomplete: str) -> Iterable[CompletionItem]:
-        for entry in built_in.values():
+        from click.shell_completion import CompletionItem
+
+        import mgraph
+
+        for entry in getattr(mgraph, registry).values():
             spec = f"{entry.name}:" if entry.argument else entry.name
             if spec.startswith(incomplete):
                 yield CompletionItem(spec, help=entry.summary)
@@ -90,5 +98,5 @@ ANYTHING = names_of("node", "connection", "space")
 BY_KIND = {"node": NODES, "connection": CONNECTIONS, "space": SPACES}
 """Completers by what an :class:`mgraph.settings.Option` says that its value names."""
 
-ARCHS = _specs_of(ARCHITECTURES)
-DATA = _specs_of(DATASETS)
+ARCHS = _specs_of("ARCHITECTURES")
+DATA = _specs_of("DATASETS")

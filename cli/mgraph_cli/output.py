@@ -84,32 +84,20 @@ def note(text: str) -> None:
 
 
 def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table
-
     heads = [visible(column.replace("_", " ")) for column in columns]
     cells = [[visible(_plain(row.get(column))) for row in rows] for column in columns]
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    room = width or Console(file=sys.stdout).width
+    is_plain = _is_plain()
+    room = 160 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else _room()
     least = [_least_width(head, column) for head, column in zip(heads, cells, strict=True)]
-    natural = [max(map(cell_len, (head, *column))) for head, column in zip(heads, cells, strict=True)]
+    natural = [max(map(_width, (head, *column))) for head, column in zip(heads, cells, strict=True)]
     widths = _widths(least, natural, room)
     shown = len(widths)
-    table = Table(
-        title=visible(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold"
-    )
-    for i in range(shown):
-        numeric = all(isinstance(r.get(columns[i]), int | float | None) for r in rows)
-        table.add_column(heads[i], justify="right" if numeric else "left", overflow="fold", width=widths[i])
-    for k in range(len(rows)):
-        table.add_row(*[cells[i][k] for i in range(shown)])
-    # Cells are data: brackets and colons in them have no special meaning.
-    console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, width=width)
-    with console.capture() as captured:
-        console.print(table)
-    lines = [line.rstrip() for line in captured.get().split("\n")]
+    right = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns[:shown]]
+    table = list(zip(heads, cells, widths, right, strict=False))
+    is_whole = natural[:shown] == widths and _width(visible(title)) <= sum(widths)
+    said = visible(title)
+    text = _plain_table(table, said) if is_plain and is_whole else _rich_table(table, said, room)
+    lines = [line.rstrip() for line in text.split("\n")]
     click.echo("\n".join(lines).strip("\n") + "\n", file=unguarded(sys.stdout))  # escaped above; the styles are ours
     if shown < len(columns):
         note(
@@ -117,18 +105,73 @@ def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
         )
 
 
+_Column = tuple[str, Sequence[str], int, bool]
+"""Head and cells of a column, its width, and whether it is set flush right."""
+
+
+def _is_plain() -> bool:
+    """Return whether a table has no styles, and lines that any terminal shows; then Rich need not be imported."""
+    styled = sys.stdout.isatty() or any(name in os.environ for name in ("COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"))
+    return not styled and (sys.stdout.encoding or "").lower().startswith("utf")
+
+
+def _plain_table(table: Sequence[_Column], title: str) -> str:
+    """Set a table of which nothing must be broken, with the same characters as :func:`_rich_table`."""
+    rule = "─" * (sum(width for _, _, width, _ in table) + _BETWEEN * (len(table) - 1))
+    lines = [[_set(head, width, right) for head, _, width, right in table]]
+    lines += [[_set(cells[k], width, right) for _, cells, width, right in table] for k in range(len(table[0][1]))]
+    head, *body = [f" {(_BETWEEN * ' ').join(line)}" for line in lines]
+    return "\n".join([title, "", head, f" {rule}", *body])
+
+
+def _set(text: str, width: int, right: bool) -> str:
+    text = text.rstrip() if right else text
+    blanks = " " * (width - _width(text))
+    return blanks + text if right else text + blanks
+
+
+def _rich_table(table: Sequence[_Column], title: str, room: int) -> str:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold")
+    for head, _, width, right in table:
+        made.add_column(head, justify="right" if right else "left", overflow="fold", width=width)
+    for row in zip(*(cells for _, cells, _, _ in table), strict=True):
+        made.add_row(*row)
+    # Cells are data: brackets and colons in them have no special meaning.
+    console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, width=room)
+    with console.capture() as captured:
+        console.print(made)
+    return captured.get()
+
+
+def _room() -> int:
+    from rich.console import Console
+
+    return Console(file=sys.stdout).width
+
+
+def _width(text: str) -> int:
+    """Return how many characters wide a text is on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 def _least_width(head: str, cells: Sequence[str]) -> int:
     """Return the width below which a column would break a number, a name or a word of its head.
 
     Text of several words may be broken between these, and a very long one of them anywhere.
     """
-    from rich.cells import cell_len
-
     words = [word for cell in cells for word in cell.split()]
-    longest = max(map(cell_len, words), default=0)
+    longest = max(map(_width, words), default=0)
     if any(" " in cell for cell in cells):
         longest = min(longest, _LONGEST_WORD)
-    return max(longest, *map(cell_len, head.split()), 1)
+    return max(longest, *map(_width, head.split()), 1)
 
 
 def _widths(least: Sequence[int], natural: Sequence[int], room: int) -> list[int]:

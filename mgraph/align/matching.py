@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from mgraph.align.symmetry import Part, Permutations, Symmetry
 from mgraph.progress import Progress, ProgressCallback, silent
@@ -155,7 +154,7 @@ class _Problem:
         entries = [entry for piece in pieces for entry in self._entries(piece, unit, chosen)]
         if not self.children[unit]:
             worth = sum((e.target @ e.source.T for e in entries), np.zeros((group.size, group.size)))
-            return {unit: linear_sum_assignment(worth, maximize=True)[1]}
+            return {unit: _assigned(worth)}
         n = group.size
         pairs = [(i, j) for i in range(n) for j in range(n) if i == j or not group.fixed]
         inner = self._inner(unit, entries, pairs)
@@ -163,7 +162,7 @@ class _Problem:
         for entry in entries:
             for i, j in pairs:
                 worth[i, j] += np.vdot(entry.target[i], _inner_permuted(entry, i, j, inner))
-        order = np.arange(group.size) if group.fixed else linear_sum_assignment(worth, maximize=True)[1]
+        order = np.arange(group.size) if group.fixed else _assigned(worth)
         found = {} if group.fixed else {unit: order}
         return found | {c: rows[np.arange(group.size), order] for c, rows in inner.items()}
 
@@ -203,9 +202,16 @@ class _Problem:
                         place = entry.children.index(child)
                         a = np.moveaxis(_inner_permuted(entry, i, j, found, leave=place), place, 0).reshape(n, -1)
                         worth += np.moveaxis(entry.target[i], place, 0).reshape(n, -1) @ a.T
-                    rows[i, j] = linear_sum_assignment(worth, maximize=True)[1]
+                    rows[i, j] = _assigned(worth)
                 found[child] = rows
         return found
+
+
+def _assigned(worth: Array) -> Any:
+    """Return the column for each row so that the sum is largest (linear assignment)."""
+    from scipy.optimize import linear_sum_assignment  # takes longer than everything else that is imported with us
+
+    return linear_sum_assignment(worth, maximize=True)[1]
 
 
 def _inner_permuted(entry: _Entry, i: int, j: int, inner: Permutations, leave: int | None = None) -> Array:

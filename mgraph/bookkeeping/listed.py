@@ -68,8 +68,9 @@ def list_kinds(
     if named:  # as the expression may shorten them
         fields = [row["name"] for row in list_columns(store, sides_of(kind))]
         named = [meant(name, dict.fromkeys(fields)) for name in named]
-    found = {side: rows_of(side) for side in sides_with(store, named, sides_of(kind))}
-    usual = {"nodes": node_columns(store), "connections": _OF_CONNECTIONS}
+    with store.reading():  # all of one moment, and the index opened once
+        found = {side: rows_of(side) for side in sides_with(store, named, sides_of(kind))}
+        usual = {"nodes": node_columns(store), "connections": _OF_CONNECTIONS}
     chosen = {side: _shown(usual[side], rows, named) if beside else tuple(wanted) for side, rows in found.items()}
     return Listed(found, chosen)
 

@@ -38,8 +38,9 @@ from mgraph.query.metrics import metric_of_cost
 from mgraph.query.remarks import doubts_of
 from mgraph.session.members import BUFFERS_FROM, ends_of, label
 from mgraph.session.points import packed_rows
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free
+from mgraph.session.workspace import Workspace
 from mgraph.train.parallel import under_torchrun
 from mgraph.train.probe import seconds_per_example
 from mgraph_store import Connection, Edge, Node, Run, validate_name

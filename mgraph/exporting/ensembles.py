@@ -34,7 +34,8 @@ from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node
 
 _MEMBER = "member-{}.safetensors"

@@ -13,7 +13,7 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.layout import named_tensors
 from mgraph.network.precision import computing_in
 from mgraph.operations.export import new_module
-from mgraph.session.session import Workspace
+from mgraph.session.workspace import Workspace
 
 COUNT = 64
 """Test examples that predictions are compared on."""

@@ -15,7 +15,8 @@ from mgraph.operations.export import node_facts, node_state, write_node
 from mgraph.operations.places import Place, load_place, place_facts, place_state, write_place
 from mgraph.session.members import label
 from mgraph.session.points import load_node
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Node, Space
 
 

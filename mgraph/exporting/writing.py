@@ -28,7 +28,8 @@ from mgraph.jobs.points import ExportJob
 from mgraph.operations.export import new_module, write_directory_of
 from mgraph.operations.places import Place
 from mgraph.progress import ProgressCallback, silent
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Node
 
 

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from mgraph.families.plane import PlaneFamily
 from mgraph.graph.keywords import PlotOptions
 from mgraph.graph.panels import Panels, wanted_of
-from mgraph.query.sweepdata import family_of
 from mgraph.session.members import label
 from mgraph.settings import words_of
 from mgraph_store import Series
@@ -43,6 +41,8 @@ class Drawn(Panels):
         from it (:meth:`project`). ``splits`` and ``metrics`` choose what is drawn: without
         them, the loss and the primary metric.
         """
+        from mgraph.families import PlaneFamily
+        from mgraph.query.sweepdata import family_of
         from mgraph.report.plots import plot_sweep
 
         wanted, words = wanted_of(shown), words_of(PlotOptions, shown)
@@ -157,6 +157,8 @@ class Drawn(Panels):
     @property
     def trained(self) -> bool:
         """Whether its method trains anything, so that there is a before and an after."""
+        from mgraph.query.sweepdata import family_of
+
         return self.record.kind not in ("linear", "composite", "plane") and bool(family_of(self.record).free)
 
     def _look(self, *words: str, dark: bool, sweep: str | None = None) -> Look:

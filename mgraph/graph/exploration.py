@@ -10,7 +10,6 @@ from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.keywords import Aims, Bounds
 from mgraph.keywords import refuse_unknown
-from mgraph.specs import suggestion
 
 if TYPE_CHECKING:
     from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
@@ -106,6 +105,8 @@ class Explorations(Opened):
 
 def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
     """Return a method with other settings; InputError, naming similar ones, for a setting that it does not have."""
+    from mgraph.specs import suggestion
+
     known = [info.name for info in method.infos()]
     for name in settings:
         if name not in known:

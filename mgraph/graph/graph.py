@@ -17,7 +17,6 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.families import Segment
 from mgraph.graph import shows
 from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
@@ -320,7 +319,8 @@ class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, 
         counts = counts_of(grid)
         if counts is not None:
             counts = grid_counts(method.family(len(ends)), counts, ())
-        nodes = [self._node(end) for end in ends]
+        with self.session.store.reading():  # one for all of them
+            nodes = [self._node(end) for end in ends]
         if options.get("align", False):
             method.family(len(ends))  # now, not after the alignment
             nodes = self._all_aligned(nodes, options)
@@ -356,6 +356,7 @@ class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, 
         """
         from mgraph.durations import seconds
         from mgraph.explore.auto import Attempt, AutoRequest, AutoResult, connect_auto
+        from mgraph.families import Segment
 
         refuse_unknown("connect_auto", options, AutoOptions)
         found = [self._node(end) for end in ends]

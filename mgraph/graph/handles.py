@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
-from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.graph import shows
 from mgraph.graph.drawing import Drawn
@@ -26,7 +25,6 @@ from mgraph.graph.keywords import (
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.notebook import InNotebook
-from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
     from mgraph.operations.surroundings import Sharpness
     from mgraph.operations.voted import EnsembleResult
     from mgraph.progress import ProgressCallback
+    from mgraph.query.sweepdata import SweepData
 
 PathLike = str | os.PathLike[str]
 
@@ -79,7 +78,9 @@ class Point(Labelled, InNotebook):
 
     def describe(self) -> dict[str, Any]:
         """Return everything about it, as plain data."""
-        return listing.describe_node(self._session.store, self.record)
+        from mgraph.bookkeeping.describing import describe_node
+
+        return describe_node(self._session.store, self.record)
 
     def tensors(self) -> Any:
         """Return its parameters as a mapping name → array (views of one flat array; no torch)."""
@@ -234,8 +235,10 @@ class Connected(Labelled, Drawn, InNotebook):
 
     def describe(self, sweep: Sweep | None = None) -> dict[str, Any]:
         """Return everything about it, as plain data, with the numbers of its finest sweep or of the one given."""
+        from mgraph.bookkeeping.describing import describe_connection
+
         method = self._session.method_of(self.record)
-        return listing.describe_connection(self._session.store, self.record, sweep, method)
+        return describe_connection(self._session.store, self.record, sweep, method)
 
     def sweep(
         self,
@@ -280,6 +283,8 @@ class Connected(Labelled, Drawn, InNotebook):
 
     def swept(self) -> SweepData:
         """Return its finest sweep, from which its edges are; InputError if there is none."""
+        from mgraph.query.sweepdata import load_sweep
+
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
@@ -297,6 +302,7 @@ class Connected(Labelled, Drawn, InNotebook):
         simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners and,
         separately, of the oracle ([S] table 1). Only losses if the task has no accuracy.
         """
+        from mgraph.query.sweepdata import load_sweep
         from mgraph.report.tables import paper_tables
 
         with self._session.store.reading() as reader:
@@ -316,6 +322,8 @@ class Connected(Labelled, Drawn, InNotebook):
 
         Raises InputError if it was not swept on validation data.
         """
+        from mgraph.query.sweepdata import finest_sweep, load_sweep
+
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record, finest_sweep(reader, self.record, split="valid"))
             if ("valid", "loss") not in data.values:
@@ -420,6 +428,8 @@ class Connected(Labelled, Drawn, InNotebook):
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""
+        from mgraph.query.sweepdata import family_of, finest_sweep
+
         with self._session.store.reading() as reader:
             mine = [n.id for n in ends_of(reader, self.record)]
             candidates = reader.all(Connection, kind="linear", space_id=self.record.space_id)

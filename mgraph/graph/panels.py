@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Unpack
 from mgraph.errors import InputError
 from mgraph.graph.keywords import PlotOptions
 from mgraph.keywords import refuse_unknown
-from mgraph.query.sweepdata import SweepData, family_of, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
 from mgraph_store import Connection, Series
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from mgraph.operations.projecting import Trace
     from mgraph.progress import ProgressCallback
     from mgraph.query.basins import Basins
+    from mgraph.query.sweepdata import SweepData
     from mgraph.report.plots import Wanted
 
 Axes = Any
@@ -195,6 +195,7 @@ class Panels(ABC):
         """Project paths on this plane, and of one of principal components its nodes; none of another connection."""
         from mgraph.families import PlaneFamily
         from mgraph.operations.projecting import project_nodes
+        from mgraph.query.sweepdata import family_of
 
         if not isinstance(family_of(self.record), PlaneFamily) or relief:
             if paths:
@@ -208,6 +209,7 @@ class Panels(ABC):
         self, grid: int | Sequence[int] | None, bn_examples: int | None, progress: ProgressCallback | None
     ) -> Growth:
         from mgraph.operations.growth import growth
+        from mgraph.query.sweepdata import family_of
 
         if grid is None and family_of(self.record).dimension == 1:
             grid = 21
@@ -222,10 +224,14 @@ class Panels(ABC):
         return flips(self._session, self.on_grid(grid or 21), bn_examples, **told)
 
     def _require_path(self, what: str) -> None:
+        from mgraph.query.sweepdata import family_of
+
         if family_of(self.record).dimension != 1:
             raise InputError(f"{label(self.record)} is a {self.record.kind}; {what} along a path.")
 
     def _sweep(self) -> SweepData:
+        from mgraph.query.sweepdata import load_sweep
+
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 

@@ -8,20 +8,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mgraph.errors import InputError
-from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
 from mgraph.graph.keywords import PlotOptions
 from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
-from mgraph.query.sweepdata import family_of
 from mgraph.session.members import label
 from mgraph.settings import words_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from mgraph.figures import Look
     from mgraph.graph.handles import Connected
     from mgraph.query.edges import Vertex
@@ -53,6 +51,8 @@ class Pictures(Opened):
 
     def check_paths(self, paths: Sequence[str]) -> None:
         """Raise InputError early for what could not be projected on a plane later; NotFoundError for a wrong name."""
+        from mgraph.query.sweepdata import family_of
+
         for name in paths:
             found = self.connection(name)
             if family_of(found.record).dimension != 1:
@@ -105,6 +105,8 @@ class Pictures(Opened):
 
     def _laid_out(self, layout: str, shown: Chart) -> NDArray[np.float64]:
         """Return the distances between modes that a layout shows, shape (n, n)."""
+        import numpy as np
+
         if layout == "distance":
             return self._distances(shown.modes)
         if layout == "disagreement":
@@ -114,6 +116,8 @@ class Pictures(Opened):
 
     def _disagreements(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
         """Return how often modes disagree, shape (n, n); NaN between modes of different spaces."""
+        import numpy as np
+
         from mgraph.operations.flips import disagreement
 
         nodes = [self._node(mode.id) for mode in modes]
@@ -226,6 +230,7 @@ class Pictures(Opened):
 
     def _curves(self, paths: Sequence[Connected | str]) -> tuple[list[PathCurve], list[str]]:
         """Return swept paths and the names of the two modes that they all join."""
+        from mgraph.query.sweepdata import family_of
         from mgraph.report.pathplots import PathCurve
 
         found = [self._connection(one) for one in paths]
@@ -283,6 +288,10 @@ class Pictures(Opened):
 
     def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
         """Return the distances between modes in weight space, shape (n, n); NaN between modes of different layouts."""
+        import numpy as np
+
+        from mgraph.families.gram import gram
+
         points = [self.session.store.read_parameters(mode.id) for mode in modes]
         distances = np.full((len(points), len(points)), np.nan)
         for size in {len(point) for point in points}:

@@ -30,10 +30,11 @@ from mgraph.session.members import constants_source
 from mgraph.session.points import buffers_of, lender_of, load_buffers, policy_name
 from mgraph.session.recent import MOST_BYTES
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph.specs import Spec
 from mgraph.trust import secret
-from mgraph_store import Connection, Node, Space
+from mgraph_store import Connection, Node, Reader, Space
 from mgraph_store.tensors.kernel import combine
 
 Terms = Sequence[tuple[str, float]]
@@ -52,7 +53,7 @@ class Predictor:
     """Loads members of a space into its network, and predicts with them.
 
     A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` asks to recompute those of
-    all members; for a point of a connection they are recomputed.
+    all members; for a point between the ends of a connection they are recomputed.
     """
 
     def __init__(self, session: Session, space: Space, bn_examples: int | None = None) -> None:
@@ -113,10 +114,11 @@ class Predictor:
 
     def theta(self, terms: Terms) -> NDArray[np.float32]:
         """Return Σ c θ over stored nodes, shape (D,); nodes that do not fit in memory together are read in parts."""
-        ids = [identifier for identifier, _ in terms]
         with self.session.store.reading() as reader:
-            by_id = {node.id: node for node in reader.all(Node, id=ids)}
-        nodes = [by_id[identifier] for identifier in ids]
+            nodes = _sources(reader, terms)
+        return self._sum(terms, nodes)
+
+    def _sum(self, terms: Terms, nodes: list[Node]) -> NDArray[np.float32]:
         coefficients = [c for _, c in terms]
         if len(nodes) == 1 and coefficients == [1.0]:
             return self.session.points.read(nodes[0])
@@ -126,16 +128,18 @@ class Predictor:
         return np.array(combine(coefficients, [self.session.points.read(node) for node in nodes]))
 
     def _point(self, member: Member) -> _Point:
-        buffers, own = self._buffers(member)
+        with self.session.store.reading() as reader:
+            buffers, own = self._buffers(member)
+            nodes = _sources(reader, member.terms)
         recompute = self.workspace.flat.recomputes and (self._recompute_all or not own)
-        return _Point(self.theta(member.terms), buffers, recompute)
+        return _Point(self._sum(member.terms, nodes), buffers, recompute)
 
     def _buffers(self, member: Member) -> tuple[Mapping[str, NDArray[Any]], bool]:
         """Return the buffers of a member, and whether they are its own."""
         if not self.workspace.layout.buffers:
             return {}, True
         store = self.session.store
-        connection = member.connection
+        connection = member.connection if member.node is None else None
         if connection is not None and connection.id in self._constants:
             return self._constants[connection.id], False
         with store.reading() as reader:
@@ -192,6 +196,13 @@ def _libraries() -> dict[str, str]:
     return {
         name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules
     }
+
+
+def _sources(reader: Reader, terms: Terms) -> list[Node]:
+    """Read the nodes of a sum, in its order."""
+    ids = [identifier for identifier, _ in terms]
+    by_id = {node.id: node for node in reader.all(Node, id=ids)}
+    return [by_id[identifier] for identifier in ids]
 
 
 def _all_outputs(workspace: Workspace, split: Split) -> Tensor:

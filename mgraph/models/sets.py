@@ -6,7 +6,8 @@
 - ``s``: a connection on its own means a grid of at most nine of its points, including corners: a hundred points of a
   surface vote no better than these.
 
-A member is a sum of stored nodes, so a point that two parts share, such as an end, is in the union only once.
+A member is a sum of stored nodes, so a point that two parts share, such as an end, is in the union only once. An end of
+a connection is the mode itself, with its own BatchNorm statistics.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _EXAMPLE = "write NODE, CONN, CONN@POINTS such as s@5, or CONN@PARAMETER such as
 class Member:
     """One model: a stored node, or a point of a connection, which is the sum of ``terms`` (id of a node, coefficient).
 
-    If the point is an end of its connection, ``corner`` is that node.
+    If the point is an end of its connection, ``node`` is that mode, and the model is the mode itself.
     """
 
     label: str
@@ -114,10 +115,11 @@ def resolve(session: Session, parts: Sequence[str], resumed: Run | None = None) 
                 family = session.family_of(found)
                 points, grid = _points(family, where, label(found))
                 nodes = rows_of(reader, found)
-                new = _on(found, family, points, nodes)
+                joined_here = {nodes[row].id: nodes[row] for row in family.ends}
+                new = _on(found, family, points, nodes, joined_here)
                 connections[found.id] = found
                 joined[found.id] = tuple(nodes[row].id for row in family.ends)
-                ends |= {nodes[row].id: nodes[row] for row in family.ends}
+                ends |= joined_here
             spaces.setdefault(found.space_id, label(found))
             for member in new:
                 members.setdefault(member.terms, member)
@@ -189,12 +191,13 @@ def _points(family: Family, where: str, name: str) -> tuple[Floats, tuple[int, .
     return family.points(numbers.reshape(-1, family.coordinates)), None
 
 
-def _on(connection: Connection, family: Family, points: Floats, nodes: Sequence[Node]) -> list[Member]:
+def _on(
+    connection: Connection, family: Family, points: Floats, nodes: Sequence[Node], ends: Mapping[str, Node]
+) -> list[Member]:
     members = []
     for point, coefficients in zip(points, family.coefficients(points), strict=True):
         terms = tuple((node.id, float(c)) for node, c in zip(nodes, coefficients, strict=True) if c != 0.0)
+        end = ends.get(terms[0][0]) if len(terms) == 1 and terms[0][1] == 1.0 else None
         where = ",".join(f"{x:.4g}" for x in point)
-        members.append(
-            Member(f"{label(connection)}@{where}", terms, connection=connection, parameter=tuple(map(float, point)))
-        )
+        members.append(Member(f"{label(connection)}@{where}", terms, end, connection, tuple(map(float, point))))
     return members

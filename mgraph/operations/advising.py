@@ -38,9 +38,9 @@ class Advice:
 
 def advise(session: Session, space: Space, connections: Sequence[Connection], ends: Sequence[Node]) -> Advice:
     """Look up what connections cost, besides the modes at their ``ends``, and say what else that much training buys."""
-    costs = costs_of(session, space, [node.id for node in ends], connections)
     classes = guessed_classes(session.workspace(space).task)
     with session.store.reading() as reader:
+        costs = costs_of(session, space, [node.id for node in ends], connections)
         memory = memory_of(reader, [node.id for node in ends], classes)
     return Advice(costs, memory, otherwise(costs.connections, memory, ends))
 

@@ -27,8 +27,9 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.meeting import first_examples
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, load_buffers, load_node, module_buffers, own_policy
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph_store import Layout, Node, Space
 
 EQUAL = 1e-5

@@ -19,8 +19,9 @@ from mgraph.notebook import InNotebook
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph_store import Node, NodeBuffers, Run
 
 CODEC = "blosc"  # it compresses the zeros at the end of every number best

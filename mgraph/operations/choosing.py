@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import measure_with_scores
@@ -168,6 +167,8 @@ class Choosing:
         found: dict[tuple[float, ...], Scores],
     ) -> None:
         """Run Nelder and Mead's search (1965) from a point, within the domain, adding the points tried to ``found``."""
+        from scipy.optimize import minimize  # whatever trains imports this module, and few search
+
         known = len(found)
 
         def cost(free: Floats) -> float:

@@ -25,8 +25,9 @@ from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.workspace import Workspace
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 
@@ -54,11 +55,11 @@ def connect(
         ends = [still_there(reader, Node, end, resumed) for end in job.ends]
         init = None if job.init is None else still_there(reader, Connection, job.init, resumed)
         buffers_from = None if job.buffers_from is None else still_there(reader, Node, job.buffers_from, resumed)
-    check_name_is_free(session, name)
-    end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
-    check_name_is_free(session, end_name)
-    check_buffers_from(ends, buffers_from)
-    space = common_space(session, ends, same_layout=job.same_layout)
+        check_name_is_free(session, name)
+        end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
+        check_name_is_free(session, end_name)
+        check_buffers_from(ends, buffers_from)
+        space = common_space(session, ends, same_layout=job.same_layout)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         load_constants(session, workspace, ends, buffers_from)

@@ -22,7 +22,7 @@ from mgraph.metric import LOSS, Metric
 from mgraph.network.precision import computing_in
 from mgraph.operations.sweeplog import Conditions
 from mgraph.session.members import label
-from mgraph.session.session import Workspace
+from mgraph.session.workspace import Workspace
 from mgraph_store import Edge, Evaluation, Node, Reader, Record
 
 _ERRORS = 5.0  # standard errors

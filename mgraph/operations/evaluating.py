@@ -26,7 +26,8 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluation_rows, load_node, own_policy
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Evaluation, Node, NodeBuffers
 
 
@@ -100,8 +101,8 @@ def _store(
     """Store the numbers that a node does not have yet; warn if it has a different one, which stays."""
     with session.store.reading() as reader:
         rows = reader.all(Evaluation, node_id=node.id, sweep_id=None)
+        policies = _policies(session, node)
     there = {(e.split, e.metric, e.subset): e.value for e in rows}
-    policies = _policies(session, node)
     policy = policies[0] if policies and workspace.flat.statistics else own_policy(workspace)
     subsets = {split: subset.name for split, subset in looking.subsets.items()}
     new = evaluation_rows(node.id, run.id, results, batchnorm=policy, subsets=subsets)

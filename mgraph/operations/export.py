@@ -29,7 +29,8 @@ from mgraph.network.tensorfile import stream_safetensors
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace, resolve_device
+from mgraph.session.session import Session, resolve_device
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Reader, Run, Space
 
 

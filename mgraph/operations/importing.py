@@ -38,8 +38,9 @@ from mgraph.network.probing.traces import tensors_in
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, member_rows
 from mgraph.session.points import evaluate_splits, load_buffers, own_policy
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples

@@ -17,7 +17,7 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.operations.verification import OUTPUTS, outputs_now
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers
-from mgraph.session.session import Workspace
+from mgraph.session.workspace import Workspace
 from mgraph.train.mode import TrainedMode
 from mgraph.train.plan import Plan
 from mgraph.train.schedules import name_of

@@ -43,8 +43,9 @@ from mgraph.session.points import (
     policy_name,
 )
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, NodeTerm, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
@@ -164,11 +165,10 @@ def merge(
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
-    _check(job)
-    family = session.family_of(connection)
-    check_name_is_free(session, job.name)
-    parameter = None if job.at is None else family.points(list(job.at))[0]
-    with session.store.reading() as reader:
+        _check(job)
+        family = session.family_of(connection)
+        check_name_is_free(session, job.name)
+        parameter = None if job.at is None else family.points(list(job.at))[0]
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
         found = load_sweep(reader, connection, sweep) if sweep is not None or job.at is None else None
         data = None if found is None else replace(found, family=family)
@@ -295,11 +295,11 @@ def _corner(
 ) -> dict[str, dict[str, Measured]]:
     """Measure an end as it is: with its own BatchNorm statistics, unless those of all are to be recomputed."""
     assert end.node is not None, "an end is a node"
-    used = predictor.policy_of(end)
-    alone = np.array([float(node.id == end.node.id) for node in ready.nodes])
-    known = recalled(swept, ready.workspace.task, alone) if used == policy_name(ready.workspace, policy) else None
-    if known is None:
-        with predictor.session.store.reading() as reader:
+    with predictor.session.store.reading() as reader:
+        used = predictor.policy_of(end)
+        alone = np.array([float(node.id == end.node.id) for node in ready.nodes])
+        known = recalled(swept, ready.workspace.task, alone) if used == policy_name(ready.workspace, policy) else None
+        if known is None:
             known = own_numbers(reader, end.node, ready.workspace, used)
     if known is not None:
         return known

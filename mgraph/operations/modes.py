@@ -38,8 +38,9 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy, start_at
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
+from mgraph.session.workspace import Workspace
 from mgraph.train.mode import check_training, plan_of, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.recipes import RECIPES, RecipeWarning
@@ -69,9 +70,9 @@ def add_trained_mode(
     with session.store.reading() as reader:
         space = still_there(reader, Space, job.space, resumed)
         init = None if job.init is None else still_there(reader, Node, job.init, resumed)
-    check_beginning(settings, init)
-    for wanted in (name, *further_names(settings, name)):
-        check_name_is_free(session, wanted)
+        check_beginning(settings, init)
+        for wanted in (name, *further_names(settings, name)):
+            check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         workspace.task  # noqa: B018  (load the data before the run starts: bad input is not a run)

@@ -25,7 +25,8 @@ from mgraph.operations.merging import prepare
 from mgraph.query.sweepdata import parameter_key
 from mgraph.session.members import rows_of
 from mgraph.session.points import module_buffers, policy_name
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, Reader
 from mgraph_store.tensors.kernel import combine as combine_stored
 

@@ -27,7 +27,8 @@ from mgraph.notebook import InNotebook
 from mgraph.operations.voting import require_votes
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.report.predicted import check_file, check_shape, write_arrays
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 
 _NAMES = {"softmax": "p", "sigmoid": "p", "mean": "output"}
 

@@ -33,8 +33,9 @@ from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, para
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.session.session import Session, Workspace
-from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
+from mgraph_store import Connection, Node, Reader, Record, Run, Space, Summary, Sweep, new_id
 
 
 class SweepWarning(MGraphWarning):
@@ -69,7 +70,9 @@ def sweep_connection(
                 partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
-        _tell_cost(session, work, progress)
+            cost = _cost(reader, session, work)
+        if cost is not None:
+            progress(Progress("sweep", 0, len(work.grid), note=f"Sweep: {cost}"))
         with _kept(log):
             log.claim()
             swept = _measure(work, log, refine, progress)
@@ -78,13 +81,12 @@ def sweep_connection(
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
             rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, job.route_on)
-            reasons = _doubts(session, work, swept)
-            rows = list(doubted(rows, reasons))
             bad = numbers.bad()
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
+                reasons = _doubts(reader, work, swept)
                 verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
-            record = log.finish(record, rows, verdict)
+            record = log.finish(record, list(doubted(rows, reasons)), verdict)
     if reasons:
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
@@ -107,15 +109,13 @@ def check_sweep(workspace: Workspace, job: SweepJob | Following) -> tuple[Metric
     return resolve_metrics(job.metrics, workspace.task)
 
 
-def _tell_cost(session: Session, work: _Work, progress: ProgressCallback) -> None:
+def _cost(reader: Reader, session: Session, work: _Work) -> str | None:
+    """Say how long the sweep will take, if that is long."""
     task, subsets = work.workspace.task, work.conditions.subsets
     each = sum(len(task.splits[s]) if u.order is None else len(u.order) for s, u in subsets.items())
     statistics = work.workspace.flat.statistics
     cost = Cost(len(work.grid), each, examples_of_policy(work.conditions.batchnorm) if statistics else 0)
-    with session.store.reading() as reader:
-        text = cost.said(seconds_each(reader, work.workspace.space.id, session.device))
-    if text is not None:
-        progress(Progress("sweep", 0, len(work.grid), note=f"Sweep: {text}"))
+    return cost.said(seconds_each(reader, work.workspace.space.id, session.device))
 
 
 @dataclass(frozen=True)
@@ -333,13 +333,12 @@ def _measure_grid(
     return reused
 
 
-def _doubts(session: Session, work: _Work, swept: _Swept) -> dict[str, str]:
+def _doubts(reader: Reader, work: _Work, swept: _Swept) -> dict[str, str]:
     places = dict(enumerate(swept.grid.ends))
     ends = {i: end for i, end in enumerate(work.ends) if i in places}
     points = {i: swept.points[places[i]] for i in ends}
     rows = {i: work.rows[work.family.ends[i]] for i in ends}
-    with session.store.reading() as reader:
-        return doubts(reader, work.workspace, work.conditions, ends, points, rows)
+    return doubts(reader, work.workspace, work.conditions, ends, points, rows)
 
 
 def _error(m: Measured) -> float:

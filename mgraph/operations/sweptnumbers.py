@@ -14,7 +14,7 @@ from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
 from mgraph.session.code import code_of, of_space, same_code
 from mgraph.session.points import policy_name
-from mgraph.session.session import Workspace
+from mgraph.session.workspace import Workspace
 from mgraph_store import Evaluation, Node, Reader, Run
 
 

@@ -26,7 +26,7 @@ from mgraph.operations.rescue import write_aside
 from mgraph.session.constants import few_outputs
 from mgraph.session.meeting import NetworkWarning, first_examples, tell
 from mgraph.session.points import load_buffers
-from mgraph.session.session import Workspace
+from mgraph.session.workspace import Workspace
 
 OUTPUTS = "outputs."  # prefix in the arrays kept of an epoch
 

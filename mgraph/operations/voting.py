@@ -115,19 +115,17 @@ class _Asked:
     def of(cls, session: Session, models: ModelSet) -> _Asked:
         members = list(models.members)
         places = {member.terms: i for i, member in enumerate(members)}
-        # An end of the only connection is measured like its other points: with its constants and policy.
-        whole = models.connections[0] if len(models.connections) == 1 else None
 
-        def place_of(node: Node, connection: Connection | None) -> int:
+        def place_of(node: Node) -> int:
             terms = ((node.id, 1.0),)
             if terms not in places:
                 places[terms] = len(members)
-                members.append(Member(label(node), terms, None if connection else node, connection))
+                members.append(Member(label(node), terms, node))
             return places[terms]
 
         with session.store.reading() as reader:
-            corners = tuple(place_of(end, whole) for end in models.ends)
-            modes = tuple(place_of(mode, None) for mode in independent_modes(reader, models.space))
+            corners = tuple(place_of(end) for end in models.ends)
+            modes = tuple(place_of(mode) for mode in independent_modes(reader, models.space))
             alone = [member.corner for member in members if member.corner is not None]
             nodes = {node.id: node for node in reader.all(Node, id=alone)} if alone else {}
             sources = [_sources(reader, models, member, nodes) for member in members]
@@ -146,7 +144,7 @@ class _Asked:
         ids = frozenset().union(*(other for _, other in used))
         with session.store.reading() as reader:
             connections = reader.all(Connection, id=sorted(ids)) if ids else []
-        return costs_of(session, self.models.space, sorted(modes), connections).total
+            return costs_of(session, self.models.space, sorted(modes), connections).total
 
 
 def _sources(
@@ -229,7 +227,7 @@ def _recipes(session: Session, asked: _Asked, looked: _Looked, job: EnsembleJob,
         for kind, wanted in ((EQUAL_NUMBER, len(own)), (EQUAL_COST, None if cost is None else int(cost + 1e-9))):
             if wanted:
                 found.append(equal(_modes_text(len(asked.modes), wanted, kind), asked.modes[:wanted], kind))
-    points = all(member.node is None for member in asked.models.members)
+    points = all(member.connection is not None for member in asked.models.members)
     whole = f"ensemble of {len(own)} {'point' if points else 'model'}{'' if len(own) == 1 else 's'}"
     found.append(equal(whole, own, PLAIN))
     if job.temperature or job.weights or job.greedy is not None:
@@ -300,17 +298,18 @@ def _result(
 ) -> EnsembleResult:
     task = votes[0]["test"].task
     further = resolve_metrics(CALIBRATION, task) if classifies(task) else ()
+    with session.store.reading() as reader:
+        costs = [asked.cost(session, recipe.places) for recipe in recipes]
+        used = frozenset().union(*(asked.sources[i][0] for i in range(asked.own)))
+        memory = memory_of(reader, sorted(used), guessed_classes(task))
     rows, by_kind = [], {}
-    for recipe, vote in zip(recipes, votes, strict=True):
+    for recipe, vote, cost in zip(recipes, votes, costs, strict=True):
         results = {split: vote[split].measured(further) for split in SPLITS}
         names = tuple(asked.names[i] for i in recipe.places)
-        rows.append(Voted(recipe.what, names, asked.cost(session, recipe.places), results))
+        rows.append(Voted(recipe.what, names, cost, results))
         by_kind[recipe.kind] = len(rows) - 1
     asked_for = recipes[-1]
     own = slice(0, asked.own)
-    with session.store.reading() as reader:
-        used = frozenset().union(*(asked.sources[i][0] for i in range(asked.own)))
-        memory = memory_of(reader, sorted(used), guessed_classes(task))
 
     def gain(one: int, other: int) -> Difference | None:
         if one not in by_kind or other not in by_kind:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, TypedDict, Unpack
 
-import numpy as np
 from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.keywords import refuse_unknown
 from mgraph.metric import LOSS
 from mgraph.settings import Option
-from mgraph.specs import suggestion
 
 QUANTITIES = ("peak", "barrier", "drop")
 SPLITS = ("train", "valid", "test")
@@ -53,9 +52,11 @@ class Criterion:
         if self.quantity not in QUANTITIES:
             raise InputError(f"An edge has a {', '.join(QUANTITIES)}, not a {self.quantity!r}.")
         if self.split not in SPLITS:
+            from mgraph.specs import suggestion
+
             close = suggestion(self.split, SPLITS)
             raise InputError(f"There is no split {self.split!r};{close} choose from {', '.join(SPLITS)}.")
-        if self.limit is not None and not np.isfinite(self.limit):
+        if self.limit is not None and not math.isfinite(self.limit):
             raise InputError(f"A threshold must be a finite number, not {self.limit}.")
         for name, value in (("resolution", self.min_resolution), ("examples", self.min_examples)):
             if value is not None and value < 1:

@@ -1,18 +1,23 @@
-"""Rows that are done, kept in the graph: each is a run ``repro`` whose settings hold its numbers."""
+"""Rows that are done, kept in the graph: each is a run ``repro`` whose settings hold its numbers.
+
+What they cost is read from the runs that trained, connected and measured what they rest on.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from mgraph.durations import spoken
 from mgraph.errors import CorruptError
 from mgraph.repro.experiment import Experiment, Number, Row, Spread
+from mgraph.repro.steps import Step, Train
 from mgraph.session.runs import recorded_run
 from mgraph.shown import visible
-from mgraph_store import Run
+from mgraph_store import Connection, Node, Run, Sweep
 
 if TYPE_CHECKING:
     from mgraph.repro.lab import Lab
@@ -80,17 +85,6 @@ def _spread(numbers: list[tuple[float, float | None]]) -> Spread:
     return Spread(tuple(map(float, values)), tuple(None if error is None else float(error) for error in errors))
 
 
-def seconds(lab: Lab, row: Row) -> float | None:
-    """Return how long the newest complete run of a row took here."""
-    with lab.graph.session.store.reading() as reader:
-        runs = reader.all(Run, command=COMMAND, status="complete")
-    for run in reversed(runs):
-        document = json.loads(run.settings)
-        if document.get("row") == row.name and document.get("experiment") == lab.experiment.name and run.ended:
-            return (run.ended - run.started).total_seconds()
-    return None
-
-
 def provenance(lab: Lab) -> str:
     """Say with what, and on which device, the newest row was run."""
     with lab.graph.session.store.reading() as reader:
@@ -100,6 +94,42 @@ def provenance(lab: Lab) -> str:
     versions = json.loads(runs[-1].versions)
     parts = [f"{name} {versions[name]}" for name in ("mgraph", "torch", "python") if name in versions]
     return visible(", ".join([*parts, f"on {runs[-1].device}"]))
+
+
+def costs(lab: Lab, rows: Sequence[Row]) -> str:
+    """Say how long the runs took that trained, connected and swept what these rows rest on, from start to end.
+
+    What rows share is counted once. Votes are left out: nothing in the graph says which row asked for them.
+    """
+    names = sorted({name for row in rows for step in _steps(row, lab.scale) for name in step.makes})
+    with lab.graph.session.store.reading() as reader:
+        nodes, connections = reader.all(Node, name=names), reader.all(Connection, name=names)
+        sweeps = reader.all(Sweep, connection_id=[c.id for c in connections]) if connections else []
+        made_by = {x.run_id for x in nodes} | {x.run_id for x in connections} | {x.run_id for x in sweeps}
+        ids = sorted(identifier for identifier in made_by if identifier is not None)
+        runs = reader.all(Run, id=ids) if ids else []
+    took: dict[str, float] = {}
+    for run in runs:
+        if run.ended is not None:
+            took[run.command] = took.get(run.command, 0.0) + (run.ended - run.started).total_seconds()
+    if not took:
+        return ""
+    parts = [f"{command} {spoken(max(seconds, 0.1))}" for command, seconds in sorted(took.items(), key=lambda t: -t[1])]
+    threads = sorted({run.threads for run in runs if run.threads is not None})
+    by = f" with {' or '.join(map(str, threads))} CPU thread{'' if threads == [1] else 's'}" if threads else ""
+    stopped = sum(run.resumptions != "[]" for run in runs)
+    pauses = f", the pauses of {stopped} that stopped and went on included" if stopped else ""
+    return f"{', '.join(parts)}{by}{pauses}"
+
+
+def seeds(rows: Sequence[Row], scale: str) -> str:
+    """Say the seeds of the modes that these rows are made of; connections have the seed of their method."""
+    found = sorted({step.settings.seed for row in rows for step in _steps(row, scale) if isinstance(step, Train)})
+    return ", ".join(map(str, found))
+
+
+def _steps(row: Row, scale: str) -> list[Step]:
+    return [step for trial in row.trials(scale) for step in row.steps(trial)]
 
 
 def identity(experiment: Experiment, row: Row, scale: str) -> dict[str, Any]:

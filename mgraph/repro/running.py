@@ -192,6 +192,11 @@ class Reproduction:
         table.notes = usual_notes(self.experiment, self.scale, self.rows, errors=errors)
         if self.lab.exists and (ran := ledger.provenance(self.lab)):
             table.notes.append(f"Run with {ran}.")
+            finished = [row for row in self.rows if self.scale in row.setups and ledger.done(self.lab, row)]
+            if seeds := ledger.seeds(finished, self.scale):
+                table.notes.append(f"Seeds of the modes: {seeds}.")
+            if self.scale != "tiny" and (took := ledger.costs(self.lab, finished)):
+                table.notes.append(f"Wall time: {took}.")
         return table
 
     def dry_run(self, say: Callable[[str], None] = lambda _: None) -> list[Tried]:

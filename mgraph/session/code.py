@@ -20,7 +20,7 @@ from mgraph.trust import Consent
 from mgraph_store import Connection, Node, Run, Space
 
 if TYPE_CHECKING:
-    from mgraph.session.session import Workspace
+    from mgraph.session.workspace import Workspace
     from mgraph_store import GraphStore
 
 CODE = "code"  # key in a run's versions, and in the differences when it was resumed

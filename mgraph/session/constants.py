@@ -25,7 +25,8 @@ from mgraph_store import Node
 
 if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
-    from mgraph.session.session import Session, Workspace
+    from mgraph.session.session import Session
+    from mgraph.session.workspace import Workspace
     from mgraph_store import Layout
     from mgraph_store.rows.layout import TensorSpec
 

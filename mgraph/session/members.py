@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mgraph.errors import InputError
 from mgraph.query.damaged import contradiction
-from mgraph.query.sweepdata import family_of
 from mgraph_store import Connection, Member, Node, Reader, Run, Space
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ BUFFERS_FROM = "buffers_from"  # key in a connection's settings: id of the node 
 
 def rows_of(reader: Reader, connection: Connection) -> list[Node]:
     """Return the K nodes of a connection's control-point matrix, in row order."""
+    from mgraph.query.sweepdata import family_of
+
     members = reader.all(Member, connection_id=connection.id, role=["end", "control"])
     members.sort(key=lambda m: m.row if m.row is not None else -1)
     size = family_of(connection).size

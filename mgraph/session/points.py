@@ -21,7 +21,8 @@ from mgraph_store import Connection, Evaluation, Layout, Member, Node, NodeBuffe
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
-    from mgraph.session.session import Session, Workspace
+    from mgraph.session.session import Session
+    from mgraph.session.workspace import Workspace
     from mgraph_store import GraphStore, Reader
 
 Array = NDArray[np.float32]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from mgraph_store import GraphStore, Node
 
-Array = NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float32]
+
 MOST_BYTES = 512 << 20
 
 

@@ -27,7 +27,7 @@ from mgraph_store import Connection, GraphStore, Space
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
-    from mgraph.session.session import Workspace
+    from mgraph.session.workspace import Workspace
 
 ROLES = ("arch", "data", "loss")
 _NAMED = "named"  # key in factories: the loss's name when the data's fingerprint was taken

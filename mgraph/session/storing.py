@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mgraph.errors import NameTakenError, NonFiniteError
 from mgraph.evaluate.metrics import LOSS, Measured
 from mgraph.session.points import evaluation_rows, module_buffers
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session
+from mgraph.session.workspace import Workspace
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,

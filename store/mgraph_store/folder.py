@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 import stat
@@ -25,23 +26,20 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO
 
 from typing_extensions import override
 
 from mgraph_store.errors import EntryError, MovedError, MovedWarning
+from mgraph_store.flushing import Flushes
 
-TEMPORARY, SET_ASIDE = "tmp", "damaged"
+TEMPORARY, SET_ASIDE, STATES, PREDICTIONS = "tmp", "damaged", "states", "predictions"
 """Folders of a graph: for what is being written, and for what a repair replaced."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking, because a pipe would block for ever
 _WRITING = os.O_WRONLY | os.O_RDWR
-
-_FLUSHING = 8  # threads
-_AT_ONCE = 64  # files that are open to be flushed
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -142,6 +140,11 @@ class Folder:
         """Its path when the graph was opened."""
         return self.root.path.joinpath(*self._names)
 
+    @property
+    def is_below_root(self) -> bool:
+        """Whether it is not the graph's own directory."""
+        return bool(self._names)
+
     def above(self) -> Folder:
         """Return the parent of this folder; for the root, the root itself."""
         return Folder(self.root, self._names[:-1])
@@ -153,9 +156,8 @@ class Folder:
             raise ValueError(f"{'/'.join(parts)!r} leads out of a folder.")
         return Folder(self.root, self._names + parts)
 
-    @contextlib.contextmanager
-    def opened(self, *, create: bool = False) -> Iterator[int]:
-        """Hold the folder open for this block; ``create`` makes it if it is missing.
+    def opened(self, *, create: bool = False) -> contextlib.AbstractContextManager[int]:
+        """Hold the folder open for a block; ``create`` makes it if it is missing.
 
         Raises
         ------
@@ -164,15 +166,19 @@ class Folder:
         OSError
             If it is missing or not accessible.
         """
-        descriptor = os.dup(self.root.descriptor())
-        try:
-            for i, name in enumerate(self._names):
-                # In this order: an interruption may leak a descriptor, but must not close one twice.
-                descriptor, above = self._step(descriptor, i, name, create), descriptor
-                os.close(above)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        return _Opened(self, create)
+
+    def open_directory(self, *, create: bool = False) -> int:
+        """Open the folder as :meth:`opened` does; of the root, the descriptor that it has anyway."""
+        descriptor = self.root.descriptor()
+        for i, name in enumerate(self._names):
+            above = descriptor
+            try:
+                descriptor = self._step(above, i, name, create)
+            finally:
+                if i:
+                    os.close(above)
+        return descriptor
 
     def _step(self, descriptor: int, depth: int, name: str, create: bool) -> int:
         try:
@@ -286,8 +292,12 @@ class Folder:
 
     def newest(self, name: str) -> float:
         """Seconds since an entry, or anything below it, was changed; 0 if it is gone."""
-        times = [s.st_mtime for s in self._tree(name)]
-        return max(0.0, time.time() - max(times)) if times else 0.0
+        return max(0.0, time.time() - self.changed(name))
+
+    def changed(self, name: str) -> float:
+        """When an entry, or anything below it, was last changed, in seconds since 1970 by the clock of where it is;
+        infinity if it is gone."""
+        return max((s.st_mtime for s in self._tree(name)), default=math.inf)
 
     def _tree(self, name: str) -> Iterator[os.stat_result]:
         with contextlib.suppress(OSError):
@@ -325,8 +335,10 @@ class Folder:
             if not flags & os.O_CREAT:
                 raise
         try:
-            with self._in_place():
-                descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
+            descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
+        except FileNotFoundError:
+            self.root.where()  # nothing can be made in a deleted directory, so say that it was deleted
+            raise
         except OSError as error:  # it has since become something else
             if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                 raise
@@ -371,17 +383,17 @@ class Folder:
 
         All at once, which takes as long as one of them, because a disk writes concurrent requests together.
         """
-        with self.opened() as descriptor, contextlib.ExitStack() as opened:
-            waiting: list[Future[None]] = []
-            opened.callback(wait, waiting)  # whatever happens, no descriptor is closed that is still being flushed
-            for _, _, files, folder in os.fwalk(name, topdown=False, dir_fd=descriptor, follow_symlinks=False):
-                for file in files:
-                    waiting.append(_flushing(os.open(file, os.O_RDONLY | _FILE, dir_fd=folder)))
-                waiting.append(_flushing(os.dup(folder)))
-                while len(waiting) > _AT_ONCE:
-                    waiting.pop(0).result()
-            for flushed in waiting:
-                flushed.result()
+        with self.opened() as descriptor:
+            flushes = Flushes()
+            try:
+                for _, _, files, folder in os.fwalk(name, topdown=False, dir_fd=descriptor, follow_symlinks=False):
+                    for file in files:
+                        flushes.begin(os.open(file, os.O_RDONLY | _FILE, dir_fd=folder))
+                    flushes.begin(os.dup(folder))
+            except BaseException:
+                flushes.end(failed=True)
+                raise
+            flushes.end()
 
     def copy_file(self, name: str, folder: Folder) -> int:
         """Copy a file into another folder, under its name, and flush it; return the number of bytes.
@@ -487,6 +499,22 @@ class Folder:
         )
 
 
+class _Opened:
+    """What :meth:`Folder.opened` returns. A class, because it is entered dozens of times for each commit."""
+
+    def __init__(self, folder: Folder, create: bool) -> None:
+        self._folder, self._create = folder, create
+        self._descriptor = -1
+
+    def __enter__(self) -> int:
+        self._descriptor = self._folder.open_directory(create=self._create)
+        return self._descriptor
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder.is_below_root:
+            os.close(self._descriptor)
+
+
 def put_in_place(building: Path, path: Path) -> None:
     """Rename a directory that was made beside its place, in one step, durably; only if nothing is there yet.
 
@@ -513,37 +541,6 @@ def path_of(descriptor: int) -> Path:
 
 
 _HAS_PROC = Path("/proc/self/fd").is_dir()
-
-
-def _flushing(descriptor: int) -> Future[None]:
-    """Flush a file or directory in a thread, and close it then."""
-
-    def flush() -> None:
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    return _threads().submit(flush)
-
-
-_pool: ThreadPoolExecutor | None = None
-
-
-def _threads() -> ThreadPoolExecutor:
-    # Kept, because starting them takes as long as a small file; they are not daemons, but idle at exit.
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_FLUSHING, "mgraph-flush")
-    return _pool
-
-
-def _after_in_child() -> None:
-    global _pool
-    _pool = None  # the parent's threads are not there
-
-
-os.register_at_fork(after_in_child=_after_in_child)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -13,7 +13,8 @@ from mgraph_store.errors import InputError, NameTakenError, NotFoundError
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
-from mgraph_store.index.shared import Birth, SharedPlace, newest_snapshot
+from mgraph_store.index.shared import Birth, newest_snapshot
+from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.objectstorage import check_url
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.sharedlog import SharedLog

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.folder import Folder
+from mgraph_store.folder import PREDICTIONS, Folder
 from mgraph_store.rows.ids import random_characters
 
-PREDICTIONS = "predictions"
 BUDGET = 1 << 30
 """The most bytes that they may take together."""
 

@@ -24,15 +24,16 @@ import secrets
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.objectstorage import ObjectStorage
 from mgraph_store.rows.ids import random_characters
+
+if TYPE_CHECKING:
+    from mgraph_store.objectstorage import ObjectStorage
 
 _HEADER = struct.Struct("<8sQ16s16sQ")  # magic, number, id, id of the one before, length; then checksum, then payload
 _RECORD, _SNAPSHOT = b"mglogrec", b"mglogsna"
@@ -119,6 +120,8 @@ class SharedLog:
             If there is no such directory, or the URL is of an unknown kind.
         """
         if isinstance(place, str) and "://" in place:
+            from mgraph_store.objectstorage import ObjectStorage
+
             return cls(_AtURL(ObjectStorage(place)), place)
         if not Path(place).is_dir():
             raise InputError(f"There is no directory {place} for a shared log: make it first.")
@@ -232,6 +235,8 @@ class SharedLog:
         if count == 1:
             read = [self._record(first)]
         else:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(count) as pool:
                 read = list(pool.map(self._record, numbers))
         found = []

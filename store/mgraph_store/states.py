@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.folder import Folder, path_of
+from mgraph_store.folder import STATES, Folder, path_of
 from mgraph_store.rows.ids import is_id
 
-STATES = "states"
 _STATE = re.compile(r"state-(\d{6,})\.safetensors")
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -8,12 +8,9 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mgraph_store.errors import (
     CorruptError,
@@ -25,33 +22,30 @@ from mgraph_store.errors import (
     StoreError,
     UnseenCommitsWarning,
 )
-from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
+from mgraph_store.folder import PREDICTIONS, SET_ASIDE, STATES, TEMPORARY, Folder, put_in_place
 from mgraph_store.index.changes import snapshot
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.following import holding, reading
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
-from mgraph_store.index.shared import SHARED, SNAPSHOT_EVERY, SharedJournal, SharedPlace
+from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
-from mgraph_store.objectstorage import check_url
-from mgraph_store.predictions import PREDICTIONS, Predictions
-from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
-from mgraph_store.rows.views import TensorView
-from mgraph_store.states import STATES, StateFiles
-from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.claims import CONFIG, Place, directory_of, new_claim
-from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush_tree, to_the_end
-from mgraph_store.tensors.remote import RemoteTensorStore
-from mgraph_store.transaction import Transaction
 
+# What only tensors need is imported where they are read or written: to list rows takes no NumPy.
 if TYPE_CHECKING:
-    pass
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mgraph_store.predictions import Predictions
+    from mgraph_store.recipes import Computation
+    from mgraph_store.rows.records import Node
+    from mgraph_store.states import StateFiles
+    from mgraph_store.tensors.objects import TensorStore
+    from mgraph_store.transaction import Transaction
 
 INDEX = "index.duckdb"
 _LARGEST_SNAPSHOT = 64 << 20  # bytes of the index
@@ -72,17 +66,23 @@ class GraphStore:
         self.path = path
         self.folder = Folder(path)
         self._check_entries()
-        place, shared = Place.read(self.folder), SharedPlace.read(self.folder)
-        tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
-        if place is not None:
-            self.tensor_store: TensorStore = RemoteTensorStore(place, tensors, temporary, is_shared=shared is not None)
-        elif shared is not None:
-            above = Folder(Path(shared.tensors).parent)
-            self.tensor_store = TensorStore(above.sub(Path(shared.tensors).name), above.sub(TEMPORARY))
-        else:
-            self.tensor_store = TensorStore(tensors, temporary)
+        self._place, self._shared = Place.read(self.folder), SharedPlace.read(self.folder)
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
+
+    @cached_property
+    def tensor_store(self) -> TensorStore:
+        """The tensor objects: in the directory, at a URL, or where the graph is shared."""
+        from mgraph_store.tensors.objects import TensorStore
+        from mgraph_store.tensors.remote import RemoteTensorStore
+
+        tensors, temporary, shared = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY), self._shared
+        if self._place is not None:
+            return RemoteTensorStore(self._place, tensors, temporary, is_shared=shared is not None)
+        if shared is not None:
+            above = Folder(Path(shared.tensors).parent)
+            return TensorStore(above.sub(Path(shared.tensors).name), above.sub(TEMPORARY))
+        return TensorStore(tensors, temporary)
 
     def _check_entries(self) -> None:
         # A graph with a link in it is to be refused by the first operation, not by the one that meets the link.
@@ -109,12 +109,18 @@ class GraphStore:
         """
         path = Path(path).absolute()
         check_path(path)
-        url = None if tensors is None else check_url(tensors)
+        url = None
+        if tensors is not None:
+            from mgraph_store.objectstorage import check_url
+
+            url = check_url(tensors)
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
         if url is None:
             cls.make(path, None)
             return cls(path, lock_timeout=lock_timeout)
+        from mgraph_store.tensors.remote import RemoteTensorStore
+
         graph = Folder(path)
         place = Place(url, new_claim())
         remote = RemoteTensorStore(place, graph.sub(TENSORS), graph.sub(TEMPORARY))
@@ -148,6 +154,8 @@ class GraphStore:
         create: Callable[[Index], None] = lambda index: index.create(),
     ) -> None:
         """Make a graph's directory, whole or not at all; tensors elsewhere, and a shared log, are there already."""
+        from mgraph_store.tensors.objects import ROOT_GROUP
+
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
@@ -165,7 +173,7 @@ class GraphStore:
             with GraphLock(building).exclusive():
                 pass  # detect a file system without locks before anything is made
             create(Index(building / INDEX))
-            flush_tree(Folder(path.parent), building.name)
+            Folder(path.parent).flush_tree(building.name)
             put_in_place(building, path)
         except OSError as error:
             if os.path.lexists(path):
@@ -310,6 +318,8 @@ class GraphStore:
         MGraphError
             On leaving, whatever :meth:`Transaction.commit` raises.
         """
+        from mgraph_store.transaction import Transaction
+
         self.require_present_format()
         transaction = Transaction(self.tensor_store, self.index, self.lock)
         try:
@@ -321,6 +331,10 @@ class GraphStore:
         self._put_snapshot_if_due()
 
     def _put_snapshot_if_due(self) -> None:
+        if self._shared is None:
+            return
+        from mgraph_store.index.shared import SNAPSHOT_EVERY, SharedJournal
+
         journal = self.index.journal
         if not isinstance(journal, SharedJournal) or self.index.path.stat().st_size > _LARGEST_SNAPSHOT:
             return
@@ -331,10 +345,14 @@ class GraphStore:
 
     def states(self, run_id: str) -> StateFiles:
         """Return the saved states of a run; there may be none."""
+        from mgraph_store.states import StateFiles
+
         return StateFiles(self.folder, run_id)
 
     def predictions(self, secret: bytes) -> Predictions:
         """Return what models of the graph predicted, as far as it is cached and signed with this secret."""
+        from mgraph_store.predictions import Predictions
+
         return Predictions(self.folder, secret)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
@@ -350,12 +368,9 @@ class GraphStore:
         FormatError
             If a recipe needs another version of the summation kernel.
         """
-        node = self._node(node)
-        if not is_computed(node):
-            array = self._stored(node)
-            return array.read() if array.is_raw else to_the_end(array.read)
-        recipes = self._recipes(node)  # in this thread, where an open reading counts, never in the other one
-        return to_the_end(lambda: Computation(recipes, self._stored).run())
+        from mgraph_store import values
+
+        return values.read_parameters(self, node)
 
     def computation(self, node: Node | str) -> Computation:
         """Open a node's parameters without reading them, to stream or read parts; errors as
@@ -363,7 +378,9 @@ class GraphStore:
 
         For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
         """
-        return Computation(self._recipes(self._node(node)), self._stored)
+        from mgraph_store import values
+
+        return values.computation(self, node)
 
     def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
         """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, with the same bits.
@@ -375,23 +392,9 @@ class GraphStore:
         NotFoundError, CorruptError, FormatError
             As :meth:`read_parameters`.
         """
-        found = [self._node(node) for node in nodes]
-        if not found or len(found) != len(coefficients):
-            raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
-        active_terms(coefficients)
-        for node in found:
-            if node.space_id != found[0].space_id:
-                raise InputError(f"Nodes {found[0].id} and {node.id} are in different spaces: they have no sum.")
-            if node.tensor_key is None:
-                raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
-        total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
-        terms = [
-            NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))
-        ]
-        if not any(is_computed(node) for node in found):
-            return Computation(sum_of_stored(total, terms, found), self._stored)
-        with self.reading() as reader:
-            return Computation(look_up(reader, total, terms), self._stored)
+        from mgraph_store import values
+
+        return values.combination(self, coefficients, nodes)
 
     def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
@@ -403,17 +406,9 @@ class GraphStore:
         InputError
             If the nodes have different numbers of parameters.
         """
-        opened = [self.computation(node) for node in nodes]
-        sizes = {source.size for source in opened}
-        if len(sizes) > 1:
-            raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
-        size, step = sizes.pop(), max(source.chunk for source in opened)
+        from mgraph_store import values
 
-        def block(start: int) -> list[NDArray[np.float32]]:
-            return [source.read(start, min(start + step, size)) for source in opened]
-
-        for start in range(0, size, step):
-            yield start, to_the_end(partial(block, start))
+        return values.parameter_blocks(self, nodes)
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, empty if the layout has none.
@@ -425,20 +420,9 @@ class GraphStore:
         CorruptError
             If tensors are missing or damaged.
         """
-        node = self._node(node)
-        with self.reading() as reader:
-            rows = reader.all(NodeBuffers, node_id=node.id)
-            space = reader.get(Space, id=node.space_id)
-        keys = {row.policy: row.tensor_key for row in rows}
-        if policy in keys:
-            return to_the_end(lambda: self.tensor_store.groups(keys[policy]))
-        if not Layout.from_json(space.layout).buffers:
-            return {}
-        stored = ", ".join(keys) or "none"
-        raise NotFoundError(
-            f"Node {node.name or node.id} has no buffers under the policy {policy!r} (stored: {stored}): "
-            "recompute them."
-        )
+        from mgraph_store import values
+
+        return values.read_buffers(self, node, policy)
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
         """Map names to tensors of a node, including tied names; nothing is read before it is accessed.
@@ -452,47 +436,23 @@ class GraphStore:
         NotFoundError
             If there is no such node; for buffers, see :meth:`read_buffers`.
         """
-        node = self._node(node)
-        with self.reading() as reader:
-            layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
-        found = node
+        from mgraph_store import values
 
-        def opened() -> Computation:
-            recipes = self._recipes(found)  # here, as in read_parameters
-            return to_the_end(lambda: Computation(recipes, self._stored))
-
-        return TensorView(layout, opened, None if policy is None else lambda: self.read_buffers(found, policy))
+        return values.tensors(self, node, policy)
 
     def discard(self) -> None:
         """Delete the whole graph, for one that was just made when something then went wrong."""
-        if isinstance(self.index.journal, SharedJournal):
+        if self._shared is not None:
+            from mgraph_store.index.shared import SharedJournal
+
+            assert isinstance(self.index.journal, SharedJournal)
             self.index.journal.delete_log()
-        if isinstance(self.tensor_store, RemoteTensorStore):
+        if self._place is not None:
+            from mgraph_store.tensors.remote import RemoteTensorStore
+
+            assert isinstance(self.tensor_store, RemoteTensorStore)
             self.tensor_store.release()
         shutil.rmtree(self.folder.root.where(), ignore_errors=True)
-
-    def _node(self, node: Node | str) -> Node:
-        if isinstance(node, Node):
-            return node
-        with self.reading() as reader:
-            return reader.find_node(node)
-
-    def _recipes(self, node: Node) -> list[Recipe]:
-        if not is_computed(node):
-            return [Recipe(node)]
-        with self.reading() as reader:
-            return look_up(reader, node)
-
-    def _stored(self, node: Node) -> StoredArray:
-        if node.tensor_key is None:
-            raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
-        array = self.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
-        if array.nbytes != node.nbytes:
-            raise CorruptError(
-                f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "
-                f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
-            )
-        return array
 
 
 def _is_there(path: Path) -> bool:

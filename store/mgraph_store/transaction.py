@@ -278,11 +278,11 @@ class Transaction:
         self._open = False
 
     def _commit_or_be_overtaken(self, asks: bool) -> None:
-        count = None if asks else self._commit_what_is_known_to_fit()
-        if count is None:
+        done = None if asks else self._commit_what_is_known_to_fit()
+        if done is None:
             self._commit_within_the_index()
         else:
-            follow_if_due(self._index, self._lock, count)
+            follow_if_due(self._index, self._lock, *done)
 
     def discard(self) -> None:
         """Drop the records and remove the tensors written here, unless a row refers to them after all."""
@@ -306,23 +306,26 @@ class Transaction:
         with contextlib.suppress(MGraphError, OSError):  # a mark that stays holds up a gc, which says so
             self._index.journal.end_writing(self._marks)
 
-    def _commit_what_is_known_to_fit(self) -> Count | None:
-        """Commit rows that surely fit by what this process knows; None, and nothing is done, if it is not sure."""
+    def _commit_what_is_known_to_fit(self) -> tuple[Count, Count] | None:
+        """Commit rows that surely fit by what this process knows; None, and nothing is done, if it is not sure.
+
+        Returns the commit, and the one up to which the index had come.
+        """
         journal, known = self._index.journal, self._index.known
-        count = journal.count()
+        count, applied = journal.standing()
         sure = (
             count is not None
-            and journal.applied() is not None
+            and applied is not None
             and journal.reaches(count)
             and known.follow(journal, count)
             and known.fit(self._added)
         )
-        if count is None or not sure:
+        if count is None or applied is None or not sure:
             return None
         if journal.is_shared and self._others_keys(()):
             return None
         self._check_tensors((), {})
-        return self._append(count, Changes.of(self._added, ()))
+        return self._append(count, Changes.of(self._added, ())), applied
 
     def _commit_within_the_index(self) -> None:
         """Commit rows that are verified in the index, which has them then, too."""

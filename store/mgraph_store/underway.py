@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.folder import Folder, Root
+from mgraph_store.folder import STATES, Folder, Root
 from mgraph_store.index.processes import Process
 from mgraph_store.rows.ids import is_id
 from mgraph_store.rows.records import Run
-from mgraph_store.states import STATES
 
 LOCK = "lock"
 PROCESS = "process"  # key in a run's versions: what identifies its process

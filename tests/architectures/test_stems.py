@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from shapes import shapes_alone
 from torch import nn
 
 from mgraph.architectures.loading import build_network
 from mgraph.errors import InputError
 
 
-def build(spec: str, shape: tuple[int, ...] = (3, 32, 32), device: str = "meta") -> nn.Module:
-    """Shapes are enough, and cost nothing; RegNets cannot be made of shapes alone."""
-    with torch.device("cpu" if "regnet" in spec else device):
+def build(spec: str, shape: tuple[int, ...] = (3, 32, 32)) -> nn.Module:
+    """Shapes are enough, and cost little; RegNets cannot be made of shapes alone."""
+    with contextlib.nullcontext() if "regnet" in spec else shapes_alone():
         return build_network(f"torchvision:{spec}", input_shape=shape, classes=10, seed=0)
 
 
@@ -36,11 +39,11 @@ CONVOLUTIONAL = (
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_images_are_divided_by_eight(name: str) -> None:
-    for shape in ((3, 32, 32), (1, 28, 20)):
-        network = build(f"{name}?stem=cifar", shape)
-        x = torch.zeros(2, *shape, device=next(network.parameters()).device)
-        halved = (side // 8 if name.startswith("dense") else -(-side // 8) for side in shape[1:])
-        assert last_map(network, x) == tuple(halved)
+    shape = (1, 28, 20)  # which 8 does not divide
+    network = build(f"{name}?stem=cifar", shape)
+    x = torch.zeros(2, *shape, device=next(network.parameters()).device)
+    halved = (side // 8 if name.startswith("dense") else -(-side // 8) for side in shape[1:])
+    assert last_map(network, x) == tuple(halved)
 
 
 @pytest.mark.parametrize(

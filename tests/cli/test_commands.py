@@ -73,10 +73,10 @@ def test_printed_settings_of_a_method_are_a_config_file(run: Any, path: Path) ->
 @pytest.mark.parametrize(
     ("prefix", "wrapper"),
     [
-        ("", ()),
-        ("module.", ()),
+        pytest.param("", (), marks=pytest.mark.stress),
+        pytest.param("module.", (), marks=pytest.mark.stress),
         ("module._orig_mod.", ("state_dict",)),
-        ("", ("model",)),
+        pytest.param("", ("model",), marks=pytest.mark.stress),
         ("", ("model_state",)),
         ("_orig_mod.", ("model_state_dict", "model")),
     ],

@@ -110,7 +110,7 @@ def test_a_graph_of_one_mode(commands: Any, template: Path, tmp_path: Path) -> N
     assert "there is only alone; add modes with mgraph train" in run("explore", "--max-pairs", 1, code=2).stderr
 
 
-def test_suggesting_and_planning_load_no_torch(template: Path, python: Any) -> None:
+def test_suggesting_and_planning_load_no_torch(path: Path, python: Any) -> None:
     script = """
 import sys
 from mgraph_cli.main import cli
@@ -121,7 +121,7 @@ for args in (["suggest"], ["suggest", "--help"], ["explore", "--max-pairs", "2",
         assert done.code == 0, args
     assert "torch" not in sys.modules, args
 """
-    python(script, template)
+    python(script, path)
 
 
 @pytest.mark.stress

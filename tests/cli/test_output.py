@@ -75,6 +75,28 @@ def test_wide_tables_are_not_cut_for_programs(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out.count("x" * 9) == 12
 
 
+_TEXTS = st.text(st.sampled_from("ab [:]0-.é日\u0301\u200b👍🏽\n"), max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(_TEXTS, _TEXTS, st.floats() | st.none()), min_size=1, max_size=4),
+    st.text("n_ 日", min_size=1, max_size=9),
+    st.sampled_from(["", "nodes", "日本", "a title longer than its table, and than two of them"]),
+)
+def test_a_table_in_a_pipe_is_the_one_of_the_terminal(
+    values: list[tuple[str, str, float | None]], head: str, title: str
+) -> None:
+    rows = [{"name": name, head: text, "train_loss": loss} for name, text, loss in values]
+    shown = []
+    for place in (io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()):  # whose encoding is not known
+        with contextlib.redirect_stdout(place):
+            emit(rows, ("name", head, "train_loss"), title=title)
+        place.seek(0)
+        shown.append(place.read())
+    assert shown[0] == shown[1]
+
+
 _WORDS = st.text(st.sampled_from("abcdefgh-0123456789"), min_size=1, max_size=14)
 
 

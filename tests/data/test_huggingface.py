@@ -21,7 +21,7 @@ from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import source_of
 from mgraph.specs import Spec
 
-datasets = pytest.importorskip("datasets")
+datasets: Any = None  # imported by the first test: every process of the tests imports this file
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 6, 6, 3), dtype=np.uint8)
@@ -30,6 +30,8 @@ WORDS = ["the cat sat", "a dog ran\nhome", "the dog sat", "oh no"]
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    global datasets
+    datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()

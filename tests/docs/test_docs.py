@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 from transcripts import differences
+
+from mgraph_cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,14 +29,37 @@ def _generate() -> ModuleType:
 
 GENERATE = _generate()
 
+# Pages that take longest and whose features other tests try one by one; with the others, only their code is looked at.
+_LONG = ("docs/paths-and-surfaces.md", "docs/explore.md", "docs/llpf.md", "docs/measures.md", "docs/neb.md")
 
-@pytest.mark.parametrize("page", GENERATE.PAGES)
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.stress] * (p in _LONG)) for p in GENERATE.PAGES])
 def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
     found = differences(text, GENERATE.run_page(text))
     here = json.loads(GENERATE.RECORDED.read_text()) == GENERATE.recorded_on()
     # On another processor, other points of a surface may come out best: a few lines then name others.
     assert len(found) <= (0 if here else len(text.splitlines()) // 25), "\n".join(found)
+
+
+@pytest.mark.parametrize("page", _LONG)
+def test_its_commands_can_be_given_and_its_python_is_python(page: str) -> None:
+    text = (ROOT / page).read_text()
+    commands = 0
+    for language, _, body in re.findall(r"^```(console|python)([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            compile(body, page, "exec", dont_inherit=True)
+            continue
+        lines = body.splitlines()
+        for line, said in zip(lines, [*lines[1:], ""], strict=True):
+            if line.startswith("$ mgraph ") and not said.startswith("Error: "):
+                _, command, *rest = shlex.split(line[2:], comments=True)
+                with click.Context(cli, **cli.context_settings) as above:
+                    found = cli.get_command(above, command)
+                    assert found is not None, line
+                    found.make_context(command, rest, parent=above)
+                commands += 1
+    assert commands >= 4
 
 
 def test_every_page_with_code_is_run() -> None:

@@ -35,14 +35,16 @@ def rounds(quick: int, long: int) -> Any:
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A graph with a little of everything."""
-    place = tmp_path_factory.mktemp("sound")
-    make_graph(place / "g.mgraph")
-    work = Work.at(place / "g.mgraph", SEED, place / "first.log")
-    for operation in ("add", "add", "connect", "sweep", "merge"):
-        work.play(operation)
-    return place / "g.mgraph"
+
+    def fill(place: Path) -> None:
+        make_graph(place / "g.mgraph")
+        work = Work.at(place / "g.mgraph", SEED, place / "first.log")
+        for operation in ("add", "add", "connect", "sweep", "merge"):
+            work.play(operation)
+
+    return made_once("sound", fill) / "g.mgraph"
 
 
 @pytest.fixture

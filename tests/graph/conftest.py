@@ -39,21 +39,22 @@ def tables() -> Callable[..., dict[str, list[Any]]]:
 
 
 @pytest.fixture(scope="session")
-def unswept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unswept(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A graph of four modes with a connection of every shape, none of them swept."""
     import mgraph
 
-    path = tmp_path_factory.mktemp("sweeps") / "g.mgraph"
-    g = mgraph.create(path, arch="mlp?bn=true&hidden=8,", data="digits", device="cpu")
-    for seed, name in enumerate("abcd"):
-        g.train(seed=seed, epochs=2, lr=0.1, name=name)
-    methods = mgraph.METHODS
-    g.connect("a", "b", method=mgraph.Linear(), name="line", sweep=False)
-    g.connect("a", "b", method=methods["chain"](bends=2, epochs=1), name="chain", sweep=False)
-    g.connect(*"abcd", method=mgraph.Linear(), name="wall", sweep=False)
-    g.connect(*"abc", method=methods["simplex"](), name="tri", sweep=False)
-    g.connect(*"abcd", method=methods["simplex"](), name="tetra", sweep=False)
-    return path
+    def fill(place: Path) -> None:
+        g = mgraph.create(place / "g.mgraph", arch="mlp?bn=true&hidden=8,", data="digits", device="cpu")
+        for seed, name in enumerate("abcd"):
+            g.train(seed=seed, epochs=2, lr=0.1, name=name)
+        methods = mgraph.METHODS
+        g.connect("a", "b", method=mgraph.Linear(), name="line", sweep=False)
+        g.connect("a", "b", method=methods["chain"](bends=2, epochs=1), name="chain", sweep=False)
+        g.connect(*"abcd", method=mgraph.Linear(), name="wall", sweep=False)
+        g.connect(*"abc", method=methods["simplex"](), name="tri", sweep=False)
+        g.connect(*"abcd", method=methods["simplex"](), name="tetra", sweep=False)
+
+    return made_once("unswept", fill) / "g.mgraph"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 
 import mgraph
 from mgraph.errors import AmbiguousError, InputError, NameTakenError, NotFoundError
+from mgraph_store.index import instances
 
 
 def test_the_front_page_works(tmp_path: Path) -> None:
@@ -204,3 +205,15 @@ def test_deleting_nothing_and_asking_twice_costs_no_run(graph: Any) -> None:
     graph.connection("s").describe()
     graph.connection("s").swept()
     assert len(graph.runs()) == before
+
+
+def test_an_operation_opens_the_index_few_times(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it takes longer than most questions to it, so those that come together are asked together."""
+    opened: list[str] = []
+    attach = instances._attached
+    monkeypatch.setattr(instances, "_attached", lambda *given: opened.append(given[2]) or attach(*given))
+    connected = graph.connect("a", "c", method=mgraph.Linear(), grid=3)
+    assert sum("READ_ONLY" in how for how in opened) <= 10
+    opened.clear()
+    connected.merge(at=0.5, force=True)
+    assert sum("READ_ONLY" in how for how in opened) <= 12

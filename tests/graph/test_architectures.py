@@ -89,7 +89,13 @@ ARCHETYPES = {
 }
 
 
-@pytest.mark.parametrize(("arch", "side"), ARCHETYPES.values(), ids=ARCHETYPES)
+@pytest.mark.parametrize(
+    ("arch", "side"),
+    [
+        pytest.param(*given, id=name, marks=[pytest.mark.stress] * (name == "recurrent"))  # the tied one is, too
+        for name, given in ARCHETYPES.items()
+    ],
+)
 def test_archetypes_go_the_whole_road(arch: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words.py").write_text(WORDS)

@@ -216,8 +216,23 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_modes_are_connected_swept_and_merged(run: Any, kind: Kind, method: str) -> None:
+# Every form of a batch, and every way to train; the other pairs with make stress.
+QUICK = {"texts": ("curve", "walk"), "stories": ("chain",), "blobs": ("chain",), "pairs": ("curve",)}
+
+
+def test_modes_are_connected_swept_and_merged(run: Any, kind: Kind) -> None:
+    for method in QUICK.get(kind.data, METHODS):
+        connect_sweep_and_merge(run, kind, method)
+
+
+@pytest.mark.stress
+def test_and_so_they_are_by_every_other_method(run: Any, kind: Kind) -> None:
+    for method in METHODS:
+        if method not in QUICK.get(kind.data, METHODS):
+            connect_sweep_and_merge(run, kind, method)
+
+
+def connect_sweep_and_merge(run: Any, kind: Kind, method: str) -> None:
     run("connect", "a", "b", *METHODS[method], "--grid", 5, "--name", method)
     edges = run("show", method, "--json").row["edges"]
     assert {e["metric"] for e in edges} >= {"loss", kind.metric if kind.metric != "accuracy" else "error"}

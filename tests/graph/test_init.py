@@ -46,7 +46,7 @@ def same(one: Any, other: Any, order: Any = slice(None)) -> None:
         ("curve", "ab", CURVE(bends=4, epochs=0), 7),
         ("bent", "ab", CHAIN(bends=3, epochs=0), 9),
         ("s", "abcd", SURFACE(degree=(3, 4), epochs=0), (4, 3)),
-        ("line", "ab", CURVE(bends=2, epochs=0), 5),
+        pytest.param("line", "ab", CURVE(bends=2, epochs=0), 5, marks=pytest.mark.stress),
         ("wall", "abcd", SURFACE(degree=(2, 3), epochs=0), (3, 4)),
     ],
     ids=["a curve", "a chain", "a surface", "a segment", "a bilinear surface"],
@@ -77,7 +77,12 @@ def test_reversed_ends_turn_a_path_round(g: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "along"), [("ac", (slice(None), 0)), ("db", (slice(None, None, -1), -1)), ("ab", (0,))]
+    ("ends", "along"),
+    [
+        pytest.param("ac", (slice(None), 0), marks=pytest.mark.stress),
+        ("db", (slice(None, None, -1), -1)),
+        ("ab", (0,)),
+    ],
 )
 def test_an_edge_of_a_surface_becomes_a_curve(g: Any, ends: str, along: Any) -> None:
     edge = g.connect(*ends, method=CURVE(epochs=0), init="s", grid=5)

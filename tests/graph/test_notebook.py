@@ -54,8 +54,9 @@ def read(html: str | None) -> Page:
 
 
 @pytest.fixture(scope="module")
-def opened(template: Path) -> mgraph.Graph:
-    return mgraph.open(template, device="cpu")
+def opened(template: Path, tmp_path_factory: pytest.TempPathFactory) -> mgraph.Graph:
+    path = shutil.copytree(template, tmp_path_factory.mktemp("opened") / "digits.mgraph")
+    return mgraph.open(path, device="cpu")
 
 
 ASKED: dict[str, tuple[Callable[[mgraph.Graph], Any], tuple[str, ...]]] = {

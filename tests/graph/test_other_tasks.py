@@ -110,6 +110,12 @@ KINDS = (
 )
 
 
+def of(*quick: str) -> Any:
+    """Try a test with a few kinds, which differ in what matters to it; make stress, with the others, too."""
+    kinds = [pytest.param(kind, marks=[pytest.mark.stress] * (kind.data not in quick)) for kind in KINDS]
+    return pytest.mark.parametrize("made", kinds, ids=lambda kind: kind.data, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.data)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, commands: Any) -> tuple[Any, Kind]:
     """A graph of four modes of that kind, a line, a curve and a bilinear surface; and the kind."""
@@ -182,6 +188,7 @@ def test_merging_chooses_by_it(run: Any, kind: Kind) -> None:
     assert run("merge", "curve", "--soup", "greedy", "--name", f"soup_{kind.metric}", "--force", "--json").row["name"]
 
 
+@of("slopes", "tags")  # less is better, and more
 def test_tables_and_pictures_show_it(run: Any, kind: Kind, tmp_path: Path) -> None:
     table = run("show", "wall", "--table", "--json").row
     assert table["models"]["quantity"].startswith(f"test {kind.metric}")
@@ -215,6 +222,7 @@ def test_differences_are_paired_and_say_of_what(run: Any, kind: Kind) -> None:
     assert row[f"test_{of}_difference_standard_error"] > 0
 
 
+@of("slopes")
 def test_auto_connects_within_a_limit_on_it(run: Any, kind: Kind) -> None:
     args = ("connect", "c", "d", "--auto", "--max-barrier", 1e9, "--metric", kind.metric, "--json")
     assert run(*args).row["threshold"]["metric"] == kind.metric

@@ -54,8 +54,8 @@ def test_principal_components_are_those_of_the_differences_to_the_last() -> None
     np.testing.assert_allclose(position(family, POINTS, family.end_parameters()), [POINTS[-1]], atol=1e-12)
 
 
-def test_random_directions_are_filter_normalised_and_orthogonal(template: Path) -> None:
-    g = mgraph.open(template, device="cpu")
+def test_random_directions_are_filter_normalised_and_orthogonal(path: Path) -> None:
+    g = mgraph.open(path, device="cpu")
     with g.session.store.reading() as reader:
         layout = Layout.from_json(reader.all(Space)[0].layout)
     theta = np.asarray(g.session.store.read_parameters(g.node("a").record))

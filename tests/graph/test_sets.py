@@ -77,7 +77,7 @@ def test_what_is_no_set_is_refused(graph: Any, text: str, message: str) -> None:
 def test_an_ensemble_is_the_mean_of_what_its_members_say(graph: Any) -> None:
     curve = graph.connection("curve")
     found = graph.ensemble("c", "curve@0.3,1")
-    said = np.stack([probabilities(graph.node("c")), _of_place(graph, curve.at(0.3)), _recomputed(graph, "b")])
+    said = np.stack([probabilities(graph.node("c")), _of_place(graph, curve.at(0.3)), probabilities(graph.node("b"))])
     y = graph.session.workspace(graph.session.space()).task.test.targets.numpy()
     mean = said.mean(0)
     assert found.evaluate("test")["accuracy"].value == pytest.approx((mean.argmax(1) == y).mean())
@@ -94,13 +94,6 @@ def _of_place(graph: Any, place: Any) -> np.ndarray:
     x = _inputs(graph)
     with torch.no_grad():
         return place.model()(x).double().softmax(1).numpy()
-
-
-def _recomputed(graph: Any, name: str) -> np.ndarray:
-    """A mode with recomputed statistics, as a point of a connection has them."""
-    merged = graph.connection("curve").merge(at=1)
-    assert name == "b"
-    return probabilities(graph.node(merged.node.id))
 
 
 def _inputs(graph: Any) -> torch.Tensor:

@@ -154,7 +154,7 @@ def test_what_was_measured_under_other_conditions_is_not_reused(g: Any, tables: 
 # Interruption
 
 
-@pytest.mark.parametrize("seconds", [0.0, 5.0])
+@pytest.mark.parametrize("seconds", [0.0, pytest.param(5.0, marks=pytest.mark.stress)])
 def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_numbers(
     g: Any, beside: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, tables: Any, reporter: Any, stop: Any
 ) -> None:

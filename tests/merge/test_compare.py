@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from mgraph.merge.compare import Difference, paired_difference
 
@@ -15,6 +14,8 @@ def test_mean_and_standard_error_are_those_of_the_paired_t_test(seed, count):
     rng = np.random.default_rng(seed)
     candidate, baseline = rng.normal(0.3, 1, count), rng.normal(size=count)
     mine = paired_difference(candidate, baseline)
+    from scipy import stats  # takes a second, in every process that collects this file
+
     test = stats.ttest_rel(candidate, baseline)
     assert mine.value == pytest.approx((candidate - baseline).mean())
     assert mine.value / mine.standard_error == pytest.approx(test.statistic)

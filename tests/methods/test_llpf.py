@@ -321,9 +321,9 @@ def stopping(after):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"walk": "m2m"},
+        pytest.param({"walk": "m2m"}, marks=pytest.mark.stress),  # as the next but two, with less
         {"walk": "across", "origin_step": 0.02},
-        {"walk": "m2m", "groups": "fdf", "train": "active"},
+        pytest.param({"walk": "m2m", "groups": "fdf", "train": "active"}, marks=pytest.mark.stress),  # as the last
         {"walk": "m2m", "lr": 6.0, "take_back": 1.5, "ticks": 30},
         {"walk": "m2m", "groups": "fdf", "train": "active", "optimizer": "adamw", "momentum": 0.9, "lr": 2e-3},
     ],

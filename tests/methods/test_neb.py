@@ -47,7 +47,7 @@ def ring(tmp_path):
     return landscape(tmp_path, "ring", (-1, 0), (1, 0))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.stress)])
 def test_the_ring_from_the_exact_straight_line(ring, seed):
     connected = ring.connect("a", "b", method=band(seed=seed), name="x")
     points = rows(connected)
@@ -74,6 +74,7 @@ def test_springs_hold_the_ring_too(ring):
     assert lengths.max() / lengths.min() < 1.05
 
 
+@pytest.mark.stress
 def test_the_saddle_of_the_bent_valley(tmp_path):
     g = landscape(tmp_path, "valley", (-1, 0), (1, 0))
     connected = g.connect("a", "b", method=band(cycles=("3x60@0.02",), pivots=7))

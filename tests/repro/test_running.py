@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import mgraph
+from mgraph.durations import spoken
 from mgraph.errors import InputError
 from mgraph.progress import Progress
-from mgraph.repro import costing, running
+from mgraph.repro import costing, ledger, running
 from mgraph.repro.registry import EXPERIMENTS
 from mgraph_store import GraphStore, Run, new_id
 
@@ -53,6 +54,17 @@ def test_the_table_is_printed_written_and_kept(done: Path, commands: Any) -> Non
     assert by_quantity["mean"]["ours"] == pytest.approx(100 * data.values["test", "accuracy"].mean())
     assert [row["name"] for row in graph.nodes()] == ["cnn-0-a", "cnn-0-b", "cnn-0-c"]
     assert [run["command"] for run in graph.runs()].count("repro") == 1
+
+
+def test_seeds_and_cost_are_told(done: Path) -> None:
+    graph = mgraph.open(done / "repro-s-tiny.mgraph", device="cpu")
+    run = mgraph.Reproduction("s-simplex", graph=graph.path)
+    assert "Seeds of the modes: 0, 1, 2." in run.table().notes
+    assert not any(note.startswith("Wall time") for note in run.table().notes)  # of tiny networks it says nothing
+    took = ledger.costs(run.lab, run.rows)
+    assert took.endswith(" with 1 CPU thread")
+    seconds = [row["seconds"] for row in graph.runs() if row["command"] == "train"]
+    assert f"train {spoken(sum(seconds))}" in took
 
 
 def test_what_is_done_is_not_done_again(done: Path, commands: Any) -> None:

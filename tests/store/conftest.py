@@ -135,6 +135,7 @@ class Helper:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[S3Server]:
     """A server that speaks S3, with a bucket."""
+    pytest.importorskip("moto.server", reason="moto is not installed")
     from s3server import serving
 
     with serving() as server:

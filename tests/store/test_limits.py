@@ -87,10 +87,11 @@ def test_refused_when_written_and_when_read(graph: Any, column: str) -> None:
     [
         [TensorSpec("w", (10**6, 10**6), "float32", "parameter")],
         [TensorSpec(f"w{i}", (1 << 30,), "float32", "parameter") for i in range(300)],
-        [TensorSpec(f"w{i}", (1,), "float32", "parameter") for i in range(limits.LAYOUT_TENSORS + 1)],
+        [TensorSpec(f"w{i}", (1,), "float32", "parameter") for i in range(1001)],
     ],
 )
-def test_layouts(tensors: list[TensorSpec]) -> None:
+def test_layouts(tensors: list[TensorSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mgraph_store.rows.layout.LAYOUT_TENSORS", 1000)
     text = Layout(tuple(tensors)).to_json()
     with pytest.raises(CorruptError, match=r"elements, of at most|tensors, of at most"):
         Layout.from_json(text)

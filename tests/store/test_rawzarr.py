@@ -43,7 +43,7 @@ def by_zarr(tensors: TensorStore, monkeypatch: pytest.MonkeyPatch, write: Any) -
     original = TensorStore._publish
 
     def publish(store: TensorStore, key: str, build: Any, codec: str, _: Any) -> None:
-        original(store, key, build, codec, lambda folder: build(partial(create_array, folder)))
+        original(store, key, build, codec, lambda _: build(partial(create_array, store._temporary.sub(key))))
 
     with monkeypatch.context() as patch:
         patch.setattr("mgraph_store.tensors.objects.is_raw", lambda _: False)

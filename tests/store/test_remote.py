@@ -38,7 +38,6 @@ from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
 
 pytest.importorskip("obstore", reason="obstore is not installed")
-pytest.importorskip("moto.server", reason="moto is not installed")
 
 if TYPE_CHECKING:
     from s3server import S3Server

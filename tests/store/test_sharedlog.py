@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from s3server import S3Server
 
 pytest.importorskip("obstore", reason="obstore is not installed")
-pytest.importorskip("moto.server", reason="moto is not installed")
 
 
 @pytest.fixture(params=["directory", "memory", "s3"])

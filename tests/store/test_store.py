@@ -36,7 +36,7 @@ from mgraph_store.errors import (
     NotFoundError,
     StoreError,
 )
-from mgraph_store.folder import put_in_place
+from mgraph_store.folder import Folder, put_in_place
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows.records import now
 from mgraph_store.upkeep.copying import copy
@@ -80,7 +80,7 @@ def test_create_needs_permission(tmp_path: Path) -> None:
 
 
 def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgraph_store.store.flush_tree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Folder, "flush_tree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         GraphStore.create(tmp_path / "g.mgraph")
     assert list(tmp_path.iterdir()) == []

@@ -487,7 +487,14 @@ def test_an_index_that_has_lost_commits_is_not_upgraded(damaged: Any, tmp_path: 
     assert sorted(p.name for p in (path / "journal").iterdir()) == before
 
 
-@pytest.mark.parametrize("where", ["in a step", "before the commit", "before the journal", "in the journal"])
+def _long(where: str) -> Any:
+    """With make stress; tests/faults/test_upgrades.py stops it at other moments."""
+    return pytest.param(where, marks=pytest.mark.stress)
+
+
+@pytest.mark.parametrize(
+    "where", ["in a step", _long("before the commit"), _long("before the journal"), "in the journal"]
+)
 def test_an_upgrade_that_is_killed(tmp_path: Path, where: str) -> None:
     """The graph is of the one format or of the other, with all rows; a stale record of before is never counted."""
     shutil.unpack_archive(Path(__file__).parents[1] / "data" / "v1.mgraph.zip", tmp_path)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.train.draws import draws
@@ -18,6 +17,13 @@ STEPS = 2000
 COUNTS = (1, 2, 3, 4, 5, 9)
 
 
+@pytest.fixture
+def stats():
+    from scipy import stats  # takes a second, in every process that collects this file
+
+    return stats
+
+
 def some(samples, dimension, how, seed=0, steps=STEPS):
     return cover(steps, samples, dimension, how, np.random.default_rng(seed))
 
@@ -25,7 +31,7 @@ def some(samples, dimension, how, seed=0, steps=STEPS):
 @pytest.mark.parametrize("how", DRAWS)
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("samples", COUNTS)
-def test_every_value_is_uniform_and_none_repeats(samples, dimension, how):
+def test_every_value_is_uniform_and_none_repeats(samples, dimension, how, stats):
     t = some(samples, dimension, how)
     assert t.shape == (STEPS, samples, dimension)
     assert t.min() >= 0
@@ -106,7 +112,7 @@ def test_a_lattice_keeps_its_differences(samples, dimension):
 @pytest.mark.parametrize("how", ["stratified", "lattice"])
 @pytest.mark.parametrize("dimension", [1, 2])
 @pytest.mark.parametrize("samples", [4, 5])
-def test_the_values_of_a_step_come_in_random_order(samples, dimension, how):
+def test_the_values_of_a_step_come_in_random_order(samples, dimension, how, stats):
     """So no slice of the batch, and no remainder of it, belongs to one part of the domain."""
     order = np.argsort(some(samples, dimension, how)[:, :, 0], axis=1)
     for place in range(samples):
@@ -130,7 +136,7 @@ def test_spread_draws_integrate_better_than_independent_ones():
     assert variance("lattice") < 0.35 * variance("iid")  # 1/4
 
 
-def test_a_phase_draws_on_every_curve_by_itself():
+def test_a_phase_draws_on_every_curve_by_itself(stats):
     """Where c(t) = (1 - t, t), each curve shows the parameters that it was given, in rows of its own."""
     line = BezierCurveFamily(0)
     phase = Phase("edges", 1, (Curve(line, (0, 2), 5), Curve(line, (1, 4), 5)), (0,))

@@ -135,11 +135,13 @@ def _changed(index: Index, patience: float, change: Callable[[duckdb.DuckDBPyCon
     return count
 
 
-def follow_if_due(index: Index, lock: GraphLock, count: Count) -> None:
-    """Bring an index up to date if it is time, under the exclusive lock of somebody whose commit is already done."""
+def follow_if_due(index: Index, lock: GraphLock, count: Count, applied: Count) -> None:
+    """Bring an index up to date if it is time, under the exclusive lock of somebody whose commit is already done.
+
+    ``count`` is that commit, and ``applied`` the one up to which the index has come.
+    """
     with contextlib.suppress(MGraphError, OSError):  # the next one tries again, and says what is wrong
-        applied = index.journal.applied()
-        if applied is not None and applied.generation == count.generation:
+        if applied.generation == count.generation:
             few = count.number - applied.number <= MOST_RECORDS and count.length - applied.length <= MOST_BYTES
             if few and (_is_resting(index) or lock.is_awaited()):
                 follow_later(index)

@@ -38,7 +38,7 @@ from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.known import Known
-from mgraph_store.index.shared import journal_at
+from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -98,7 +98,13 @@ class Index:
     def journal(self) -> Journal:
         """The journal beside it."""
         if self._journal is None:
-            self._journal = journal_at(self._folder, JOURNAL)
+            directory, shared = self._folder.sub(JOURNAL), SharedPlace.read(self._folder)
+            if shared is None:
+                self._journal = Journal(directory)
+            else:
+                from mgraph_store.index.shared import SharedJournal
+
+                self._journal = SharedJournal(directory, shared)
         return self._journal
 
     def place(self) -> Path:

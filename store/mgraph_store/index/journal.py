@@ -32,12 +32,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
-from mgraph_store.sharedlog import Writing
+
+if TYPE_CHECKING:
+    from mgraph_store.sharedlog import Writing
 
 COUNTER = "count"
 _PAGE = 4096  # bytes from one slot to the other, so that no torn write reaches both
@@ -72,6 +74,10 @@ class Entry:
     document: dict[str, Any]
 
 
+_Slots = tuple[Count | None, Count | None, Count | None]
+"""Where the journal ended, how far the index had come, and what a former counter says."""
+
+
 class Journal:
     """The journal file below one directory, and the slots. Writers hold the exclusive lock."""
 
@@ -88,7 +94,10 @@ class Journal:
 
         If the journal is shorter than it was, that is what it was: see :meth:`reaches`.
         """
-        end, _, former = self._slots()
+        return self._last(self._slots())
+
+    def _last(self, slots: _Slots) -> Count | None:
+        end, _, former = slots
         if end is None and former is None:
             found = [
                 self._followed(Count(-1, int(name[:16], 16), 0)) for name in self._folder.entries() if _is_log(name)
@@ -96,6 +105,12 @@ class Journal:
             # A draft is never ahead of the journal that it was to replace.
             return max((c for c in found if c.number >= 0), key=lambda c: c.number, default=None)
         return former if end is None else self._followed(end)
+
+    def standing(self) -> tuple[Count | None, Count | None]:
+        """Find the last commit, as :meth:`count` does, and how far the index had come, as :meth:`applied`, with one
+        look."""
+        slots = self._slots()
+        return self._last(slots), slots[1]
 
     def is_ahead(self) -> bool:
         """Return whether there may be more commits than the index had when it was last brought up to date."""
@@ -339,7 +354,7 @@ class Journal:
                         count = replace(count, number=entry.number, length=count.length + length)
         return count
 
-    def _slots(self) -> tuple[Count | None, Count | None, Count | None]:
+    def _slots(self) -> _Slots:
         """Read where the journal ended, and how far the index had come; or what a former counter says."""
         try:
             data = self._folder.read(COUNTER)

@@ -241,8 +241,9 @@ def _unsign(gate: int, index: int, token: str, mode: int) -> None:
     try:
         if mode == fcntl.LOCK_SH:
             fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with contextlib.suppress(OSError):
-            _write(index, [h for h in _read(index) if h.get("token") != token])
+        with contextlib.suppress(OSError):  # who writes is alone
+            others = [h for h in _read(index) if h.get("token") != token] if mode == fcntl.LOCK_SH else []
+            _write(index, others)
     except BlockingIOError:
         return
     finally:
@@ -265,4 +266,5 @@ def _read(descriptor: int) -> list[dict[str, Any]]:
 def _write(descriptor: int, entries: list[dict[str, Any]]) -> None:
     data = json.dumps(entries).encode() if entries else b""
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, data, 0)
+    if data:
+        os.pwrite(descriptor, data, 0)

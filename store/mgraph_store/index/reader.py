@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
-import numpy as np
-from numpy.typing import NDArray
 
 from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index.changes import snapshot
@@ -17,6 +15,9 @@ from mgraph_store.index.sql import without_zones
 from mgraph_store.rows.blocks import source
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 R = TypeVar("R")
 
@@ -170,6 +171,8 @@ class Reader:
         InputError
             If the SQL is wrong or would write.
         """
+        import numpy as np  # which those who read records need not have loaded
+
         columns_of: dict[str, NDArray[Any]] = self._execute(sql, parameters, "fetchnumpy")
         return {name: np.ma.asarray(v) if np.ma.isMaskedArray(v) else v for name, v in columns_of.items()}
 

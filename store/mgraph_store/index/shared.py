@@ -32,12 +32,10 @@ from mgraph_store.errors import (
 )
 from mgraph_store.folder import Folder
 from mgraph_store.index.journal import Count, Journal, packed, record, unpacked
+from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.sharedlog import START, LogRecord, Position, SharedLog, Writing
-
-SHARED = "shared.json"
-"""File in the graph's directory that says where it is shared."""
 
 _POSITION = "position"
 _GROUP = 16  # records that are taken over with one flush
@@ -47,47 +45,6 @@ SNAPSHOT_EVERY = 500
 
 class OvertakenError(ConflictError):
     """Another machine has committed first: what was verified must be verified again."""
-
-
-@dataclass(frozen=True)
-class SharedPlace:
-    """The contents of ``shared.json``: where the tensors and the log are, each a URL or a directory, and the id of the
-    graph that must be found there."""
-
-    tensors: str
-    log: str
-    id: str
-
-    @classmethod
-    def below(cls, place: str, identity: str) -> SharedPlace:
-        """Return the places below a URL or in a directory, which is made absolute."""
-        whole = place.rstrip("/") if "://" in place else str(Path(place).absolute())
-        return cls(f"{whole}/tensors", f"{whole}/log", identity)
-
-    @classmethod
-    def read(cls, graph: Folder) -> SharedPlace | None:
-        """Read the file in a graph's directory; None if it is not shared, CorruptError if it is damaged."""
-        try:
-            document = json.loads(graph.read(SHARED))
-            found = cls(*(str(document[name]) for name in ("tensors", "log", "id")))
-            if found != cls.below(found.log.removesuffix("/log"), found.id):
-                raise ValueError("These are not two places of one graph.")
-            return found
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            raise CorruptError(
-                f"{graph.path / SHARED} does not say where the graph is shared: restore it from a copy of the graph."
-            ) from None
-
-    def write(self, graph: Folder) -> None:
-        """Write the file into a graph's directory that is being made."""
-        graph.write(SHARED, json.dumps(asdict(self)).encode() + b"\n")
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it is at a URL."""
-        return "://" in self.log
 
 
 @dataclass(frozen=True)
@@ -248,14 +205,6 @@ def newest_snapshot(log: SharedLog) -> tuple[int, dict[str, Any]] | None:
     document = None if found is None else unpacked(found[1])
     usable = document is not None and document.get("meta", {}).get("format_version") == schema.FORMAT_VERSION
     return (found[0].number - 1, document) if found is not None and document is not None and usable else None
-
-
-def journal_at(graph: Folder, name: str) -> Journal:
-    """Return the journal of a graph, which may be shared."""
-    shared = SharedPlace.read(graph)
-    if shared is None:
-        return Journal(graph.sub(name))
-    return SharedJournal(graph.sub(name), shared)
 
 
 def _grouped(records: Iterator[LogRecord], size: int) -> Iterator[list[LogRecord]]:

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import resource
-import subprocess
 import sys
 import threading
 import time
@@ -133,6 +132,8 @@ def run_guarded(
         document = json.dumps(task).encode("utf-8")
     except (TypeError, ValueError) as error:
         raise InputError(f"The parameters of a query are texts, numbers, None and lists of them: {error}.") from None
+    import subprocess
+
     with subprocess.Popen(
         [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).parents[1])],
         stdin=subprocess.PIPE,

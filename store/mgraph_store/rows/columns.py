@@ -10,12 +10,12 @@ import json
 import operator
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -91,6 +91,8 @@ def take(row: NDArray[Any], ranges: Iterable[Sequence[int]]) -> NDArray[Any]:
     InputError
         If ranges are not in canonical order or go beyond the row.
     """
+    import numpy as np
+
     pairs = _inside(ranges, row)
     return np.concatenate([row[start:stop] for start, stop in pairs])
 

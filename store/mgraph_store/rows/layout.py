@@ -13,14 +13,15 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.rows import columns
 from mgraph_store.rows.limits import LAYOUT_ELEMENTS, LAYOUT_TENSORS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ROLES = ("parameter", "frozen", "statistic", "buffer")
 _LARGEST = 1 << 48  # elements of a tensor
@@ -38,7 +39,7 @@ class TensorSpec:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return int(math.prod(self.shape))
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,16 @@ class Layout:
 
     def pack_parameters(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Concatenate the trainable tensors into one float32 array of shape (D,)."""
+        import numpy as np
+
         if not self.parameters:
             return np.empty(0, np.float32)
         return np.concatenate([np.asarray(tensors[t.name], np.float32).reshape(-1) for t in self.parameters])
 
     def pack_buffers(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Concatenate the other tensors, one array per stored dtype; empty groups are left out."""
+        import numpy as np
+
         groups: dict[str, list[NDArray[Any]]] = {}
         for t in self.buffers:
             dtype = storage_dtype(t.dtype)

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from mgraph_store.errors import InputError
 from mgraph_store.rows.blocks import view
@@ -276,22 +276,22 @@ def _moment(value: Any) -> datetime:
 
 
 # TIMESTAMP in UTC, not TIMESTAMPTZ, whose meaning depends on the session that reads it.
-_SCALARS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
-    str: ("VARCHAR", _text, None),
-    int: ("BIGINT", _integer, None),
-    float: ("DOUBLE", _float, None),
-    datetime: ("TIMESTAMP", _moment, lambda value: value.replace(tzinfo=UTC)),
+_SCALARS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
+    "str": ("VARCHAR", _text, None),
+    "int": ("BIGINT", _integer, None),
+    "float": ("DOUBLE", _float, None),
+    "datetime": ("TIMESTAMP", _moment, lambda value: value.replace(tzinfo=UTC)),
 }
 
 
-def _sequence(kind: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
-    (item,) = get_args(kind)
+def _sequence(kind: str) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
+    item = kind.removeprefix("Sequence[")[:-1]
     sql, convert, restore = _SCALARS.get(item) or _sequence(item)
 
     def convert_all(values: Sequence[Any]) -> list[Any]:
         if isinstance(values, str):
             raise TypeError
-        return _floats(values) if item is float else [convert(v) for v in values]
+        return _floats(values) if item == "float" else [convert(v) for v in values]
 
     def restore_all(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(values) if restore is None else tuple(map(restore, values))
@@ -304,12 +304,11 @@ def _floats(values: Sequence[Any]) -> list[float]:
 
 
 def _columns(record: type[Any]) -> tuple[Column, ...]:
-    hints = get_type_hints(record)
     result = []
     for field in fields(record):
-        options = [a for a in get_args(hints[field.name]) if a is not type(None)]
-        nullable = type(None) in get_args(hints[field.name])
-        kind = options[0] if nullable else hints[field.name]
+        # An annotation is a text (PEP 563); to evaluate all of them would take longer than to make the columns.
+        kind, optional, _ = str(field.type).partition(" | None")
+        nullable = bool(optional)
         sql, convert, restore = _SCALARS.get(kind) or _sequence(kind)
         meta = field.metadata
         result.append(Column(field.name, sql, nullable, meta["meaning"], meta["unit"], convert, restore))

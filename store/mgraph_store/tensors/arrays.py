@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
+from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, new_array, read_chunk, shard_places
 from mgraph_store.tensors.rawzarr import DESCRIPTION, RawArray, recognised
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class StoredArray:
         stop = self.size if stop is None else min(stop, self.size)
         if not self.is_raw:
             return self._decode(start, stop)
-        out = np.empty(max(0, stop - start), self._dtype)
+        out = new_array(max(0, stop - start), self._dtype)
         self.read_into(out, start)
         return out
 
@@ -188,7 +188,7 @@ class StoredArray:
                     if b - a == self.chunk:
                         read_chunk(descriptor, out[a - start : b - start], self._offset)
                     else:  # for part of a chunk, all of it must be read for the checksum
-                        whole = np.empty(self.chunk, self._dtype)
+                        whole = new_array(self.chunk, self._dtype)
                         read_chunk(descriptor, whole, self._offset)
                         out[a - start : b - start] = whole[a - first : b - first]
                 finally:

@@ -19,12 +19,15 @@ import re
 import socket
 import warnings
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from mgraph_store.errors import CorruptError, MGraphWarning, NameTakenError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.objectstorage import ObjectStorage
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import now
+
+if TYPE_CHECKING:
+    from mgraph_store.objectstorage import ObjectStorage
 
 CONFIG = "tensors.json"
 """File in the graph's directory that holds the URL and the claim."""

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, StoreError
+from mgraph_store.flushing import NewTree
 from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
@@ -75,6 +76,11 @@ class TensorStore:
         """Name of the directory that holds the objects."""
         return self._root.name
 
+    @property
+    def unfinished(self) -> Folder:
+        """The folder of objects that are being written."""
+        return self._temporary
+
     def write(
         self,
         key: str,
@@ -106,10 +112,10 @@ class TensorStore:
             for name, array in arrays.items():
                 create(name, array, (_chunk_of(array),), None, codec, said.get(name, NONE))
 
-        def build_raw(folder: Folder) -> None:
-            write_group(folder)
+        def build_raw(tree: NewTree) -> None:
+            write_group(tree)
             for name, array in arrays.items():
-                write_array(folder.sub(name), array, _chunk_of(array), said.get(name, NONE))
+                write_array(tree, name, array, _chunk_of(array), said.get(name, NONE))
 
         self._publish(key, build, codec, build_raw)
 
@@ -126,7 +132,7 @@ class TensorStore:
             stacked = np.stack(rows)
             create("", stacked, (1, stacked.shape[1]), stacked.shape, codec, attributes)
 
-        self._publish(key, build, codec, lambda folder: write_segment(folder, rows, attributes))
+        self._publish(key, build, codec, lambda tree: write_segment(tree, rows, attributes))
 
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open an array of an object, or one row of a segment.
@@ -227,19 +233,21 @@ class TensorStore:
         self._root.copy_tree(key, folder)
 
     def _publish(
-        self, key: str, build: Callable[[Create], None], codec: str, build_raw: Callable[[Folder], None]
+        self, key: str, build: Callable[[Create], None], codec: str, build_raw: Callable[[NewTree], None]
     ) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         try:
-            with self._temporary.opened(create=True) as folder:
-                os.mkdir(key, dir_fd=folder)  # a new directory, so that nothing is written into an existing one
+            # In a new directory, so that nothing is written into an existing one.
             if codec == "none" and sys.byteorder == "little":
-                build_raw(self._temporary.sub(key))
+                with self._temporary.opened(create=True) as folder, NewTree(folder, key) as tree:
+                    build_raw(tree)
             else:
+                with self._temporary.opened(create=True) as folder:
+                    os.mkdir(key, dir_fd=folder)
                 with one_at_a_time():
                     to_the_end(lambda: build(partial(create_array, self._temporary.sub(key))))
-            flush_tree(self._temporary, key)
+                flush_tree(self._temporary, key)
             self._temporary.rename(key, self._root, key)
             flush(self._root)
         except BaseException as error:

@@ -7,7 +7,6 @@ byte, other than in their attributes, are left to Zarr: compressed arrays, and t
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.folder import Folder
-from mgraph_store.tensors.chunkfiles import checksum, write_all, write_chunks
+from mgraph_store.flushing import NewTree
+from mgraph_store.tensors.chunkfiles import checksum, chunks_of
 
 GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 """The description of an object's group."""
@@ -87,18 +86,19 @@ def recognised(description: bytes) -> RawArray | None:
         return None
 
 
-def write_array(folder: Folder, data: NDArray[Any], chunk: int, attributes: str = "{}") -> None:
+def write_array(tree: NewTree, place: str, data: NDArray[Any], chunk: int, attributes: str = "{}") -> None:
     """Write a flat array into a new folder, in chunks of ``chunk`` elements, with its attributes in JSON."""
     array = RawArray(data.shape, data.dtype.name, chunk)
-    _write(folder, DESCRIPTION, [memoryview(array.describe(attributes))])
+    tree.write(f"{place}/{DESCRIPTION}", [memoryview(array.describe(attributes))])
     fill = np.nan if data.dtype.kind == "f" else np.iinfo(data.dtype).min
-    write_chunks(folder.sub("c"), data, chunk, fill)
+    for i, parts in enumerate(chunks_of(data, chunk, fill)):
+        tree.write(f"{place}/c/{i}", parts)
 
 
-def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]], attributes: str = "{}") -> None:
-    """Write rows of equal length into a folder, as one shard, with its attributes in JSON."""
+def write_segment(tree: NewTree, rows: Sequence[NDArray[np.float32]], attributes: str = "{}") -> None:
+    """Write rows of equal length, as one shard, with its attributes in JSON."""
     array = RawArray((len(rows), rows[0].shape[0]), "float32", rows[0].shape[0])
-    _write(folder, DESCRIPTION, [memoryview(array.describe(attributes))])
+    tree.write(DESCRIPTION, [memoryview(array.describe(attributes))])
     parts: list[memoryview] = []
     places, at = np.empty((len(rows), 2), "<u8"), 0
     for i, row in enumerate(rows):
@@ -107,19 +107,9 @@ def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]], attribute
         places[i] = at, numbers.nbytes + 4
         at += numbers.nbytes + 4
     index = places.reshape(-1).view(np.uint8)
-    _write(folder.sub("c", "0"), "0", [*parts, index.data, memoryview(checksum(index))])
+    tree.write("c/0/0", [*parts, index.data, memoryview(checksum(index))])
 
 
-def write_group(folder: Folder) -> None:
-    """Write the description of an object's group into its folder."""
-    _write(folder, DESCRIPTION, [memoryview(GROUP)])
-
-
-def _write(folder: Folder, name: str, parts: Sequence[memoryview]) -> None:
-    with folder.opened(create=True) as directory:
-        descriptor = folder.open_in(directory, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            for part in parts:
-                write_all(descriptor, part)
-        finally:
-            os.close(descriptor)
+def write_group(tree: NewTree) -> None:
+    """Write the description of an object's group."""
+    tree.write(DESCRIPTION, [memoryview(GROUP)])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from typing_extensions import override
 
 from mgraph_store.errors import CorruptError, InputError, StoreError
+from mgraph_store.flushing import NewTree
 from mgraph_store.folder import Folder
 from mgraph_store.objectstorage import Found, ObjectStorage
 from mgraph_store.tensors.arrays import REMOTE_CHUNKS, StoredArray, chunks_at_a_time
@@ -172,7 +173,9 @@ class RemoteTensorStore(TensorStore):
                 yield file.name.partition("/")[0], file
 
     @override
-    def _publish(self, key: str, build: Callable[[Any], None], codec: str, build_raw: Callable[[Folder], None]) -> None:
+    def _publish(
+        self, key: str, build: Callable[[Any], None], codec: str, build_raw: Callable[[NewTree], None]
+    ) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
 

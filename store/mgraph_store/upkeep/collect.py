@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgraph_store import predictions
-from mgraph_store.folder import TEMPORARY
-from mgraph_store.predictions import PREDICTIONS
+from mgraph_store.folder import PREDICTIONS, STATES, TEMPORARY, Folder
 from mgraph_store.rows.records import Run
 from mgraph_store.sharedlog import Writing
-from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
 from mgraph_store.upkeep.shortening import shorten, shortest_length
 
@@ -33,7 +31,10 @@ _MOMENT = 0.01  # seconds for which objects are hidden at a time
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing to remove: what it is (object, unfinished, state, predictions, journal), name, bytes on disk, why."""
+    """One thing to remove: what it is (object, unfinished, state, predictions, journal), name, bytes on disk, why.
+
+    The name of what was left unfinished in a directory that machines share is its whole path.
+    """
 
     kind: str
     name: str
@@ -65,10 +66,13 @@ class Collection:
         if self.items:
             store.require_present_format()
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
-        unfinished, saved = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
+        saved = store.folder.sub(STATES)
         for item in self.items:
-            if item.kind == "unfinished" and unfinished.newest(item.name) >= self.min_age:
-                unfinished.remove(item.name)
+            if item.kind == "unfinished":
+                folder, _, name = item.name.rpartition("/")
+                unfinished = store.tensor_store.unfinished if folder else store.folder.sub(TEMPORARY)
+                if unfinished.newest(name) >= self.min_age:
+                    unfinished.remove(name)
         states = [i.name for i in self.items if i.kind == "state"]
         if states:
             with store.reading() as reader:
@@ -109,8 +113,11 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         (Garbage("object", key, sizes.get(key, 0), "no row refers to it"), _age(store, key, writing)) for key in garbage
     ]
     for name in unfinished.entries():
-        left = Garbage("unfinished", name, unfinished.tree_size(name), "left by a process that was stopped")
-        found.append((left, unfinished.newest(name)))
+        found.append((_left(unfinished, name, name), unfinished.newest(name)))
+    there = store.tensor_store.unfinished
+    if writing is not None and there.path != unfinished.path:  # in a directory that machines share
+        for name in there.entries():
+            found.append((_left(there, name, f"{there.path}/{name}"), writing.age(there.changed(name))))
     for name, why in complete.items():
         found.append((Garbage("state", name, states.tree_size(name), why), states.newest(name)))
     old = [item for item, seconds in found if seconds >= min_age]
@@ -123,6 +130,10 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
     young = len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old)
     return Collection(tuple(old), young, min_age, shared, _held_up(writing))
+
+
+def _left(folder: Folder, name: str, shown: str) -> Garbage:
+    return Garbage("unfinished", shown, folder.tree_size(name), "left by a process that was stopped")
 
 
 def _age(store: GraphStore, key: str, writing: Writing | None) -> float:

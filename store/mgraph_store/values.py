@@ -1,0 +1,127 @@
+"""The numbers of nodes: what the methods of :class:`GraphStore` that read tensors do, documented there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store.errors import CorruptError, InputError, NotFoundError
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.rows.views import TensorView
+from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
+from mgraph_store.tensors.objects import to_the_end
+
+if TYPE_CHECKING:
+    from mgraph_store.store import GraphStore
+
+
+def read_parameters(store: GraphStore, node: Node | str) -> NDArray[np.float32]:
+    """Read a node's parameters, shape (D,), as a new array."""
+    node = _node(store, node)
+    if not is_computed(node):
+        array = _stored(store, node)
+        return array.read() if array.is_raw else to_the_end(array.read)
+    recipes = _recipes(store, node)  # in this thread, where an open reading counts, never in the other one
+    return to_the_end(lambda: Computation(recipes, partial(_stored, store)).run())
+
+
+def computation(store: GraphStore, node: Node | str) -> Computation:
+    """Open a node's parameters without reading them."""
+    return Computation(_recipes(store, _node(store, node)), partial(_stored, store))
+
+
+def combination(store: GraphStore, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
+    """Open Σ c_k P_k of stored and partial nodes."""
+    found = [_node(store, node) for node in nodes]
+    if not found or len(found) != len(coefficients):
+        raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
+    active_terms(coefficients)
+    for node in found:
+        if node.space_id != found[0].space_id:
+            raise InputError(f"Nodes {found[0].id} and {node.id} are in different spaces: they have no sum.")
+        if node.tensor_key is None:
+            raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
+    total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
+    terms = [NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))]
+    if not any(is_computed(node) for node in found):
+        return Computation(sum_of_stored(total, terms, found), partial(_stored, store))
+    with store.reading() as reader:
+        return Computation(look_up(reader, total, terms), partial(_stored, store))
+
+
+def parameter_blocks(store: GraphStore, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
+    """Yield (offset, one array of each node) along the parameters of several nodes."""
+    opened = [computation(store, node) for node in nodes]
+    sizes = {source.size for source in opened}
+    if len(sizes) > 1:
+        raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
+    size, step = sizes.pop(), max(source.chunk for source in opened)
+
+    def block(start: int) -> list[NDArray[np.float32]]:
+        return [source.read(start, min(start + step, size)) for source in opened]
+
+    for start in range(0, size, step):
+        yield start, to_the_end(partial(block, start))
+
+
+def read_buffers(store: GraphStore, node: Node | str, policy: str) -> dict[str, NDArray[Any]]:
+    """Read a node's buffers under a policy: dtype name → flat array."""
+    node = _node(store, node)
+    with store.reading() as reader:
+        rows = reader.all(NodeBuffers, node_id=node.id)
+        space = reader.get(Space, id=node.space_id)
+    keys = {row.policy: row.tensor_key for row in rows}
+    if policy in keys:
+        return to_the_end(lambda: store.tensor_store.groups(keys[policy]))
+    if not Layout.from_json(space.layout).buffers:
+        return {}
+    stored = ", ".join(keys) or "none"
+    raise NotFoundError(
+        f"Node {node.name or node.id} has no buffers under the policy {policy!r} (stored: {stored}): recompute them."
+    )
+
+
+def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[str, NDArray[Any]]:
+    """Map names to tensors of a node; nothing is read before it is accessed."""
+    found = _node(store, node)
+    with store.reading() as reader:
+        layout = Layout.from_json(reader.get(Space, id=found.space_id).layout)
+
+    def opened() -> Computation:
+        recipes = _recipes(store, found)  # here, as in read_parameters
+        return to_the_end(lambda: Computation(recipes, partial(_stored, store)))
+
+    return TensorView(layout, opened, None if policy is None else lambda: read_buffers(store, found, policy))
+
+
+def _node(store: GraphStore, node: Node | str) -> Node:
+    if isinstance(node, Node):
+        return node
+    with store.reading() as reader:
+        return reader.find_node(node)
+
+
+def _recipes(store: GraphStore, node: Node) -> list[Recipe]:
+    if not is_computed(node):
+        return [Recipe(node)]
+    with store.reading() as reader:
+        return look_up(reader, node)
+
+
+def _stored(store: GraphStore, node: Node) -> StoredArray:
+    if node.tensor_key is None:
+        raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
+    array = store.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
+    if array.nbytes != node.nbytes:
+        raise CorruptError(
+            f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "
+            f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
+        )
+    return array
