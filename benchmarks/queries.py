@@ -62,7 +62,7 @@ def build(path: Path, edges: int, seed: int = 0) -> None:
             f"FROM range({modes}) r(i)"
         )
         con.execute(
-            "INSERT INTO evaluations BY NAME SELECT n.id node_id, split, 'all' subset, 'own' batchnorm, "
+            "INSERT INTO evaluation_rows BY NAME SELECT n.id node_id, split, 'all' subset, 'own' batchnorm, "
             '\'fp32\' "precision", metric, (hash(n.id, split, metric) % 1000) / 1000 AS "value", 1000 AS "count" '
             "FROM nodes n, unnest(['train', 'valid', 'test']) a(split), unnest(['loss', 'accuracy']) b(metric)"
         )
@@ -85,7 +85,7 @@ def build(path: Path, edges: int, seed: int = 0) -> None:
         )
         for end, column in enumerate("st"):
             con.execute(
-                "INSERT INTO members BY NAME SELECT 'k' || lpad(i::VARCHAR, 12, '0') connection_id, "
+                "INSERT INTO member_rows BY NAME SELECT 'k' || lpad(i::VARCHAR, 12, '0') connection_id, "
                 f"'m' || lpad({column}::VARCHAR, 12, '0') node_id, 'sample' \"role\", {end} AS \"position\", "
                 f'[{end}::DOUBLE] AS "parameter" FROM drawn'
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -20,26 +21,25 @@ import numpy as np
 
 from mgraph_store import (
     Connection,
-    Evaluation,
     GraphStore,
     Layout,
     Member,
     Node,
-    NodeTerm,
     Space,
     Sweep,
     TensorSpec,
     new_id,
 )
-from mgraph_store.index.changes import parts
-from mgraph_store.index.commits import number_of
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
+from mgraph_store.rows.blocks import Gathering, Number
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 
 SMALL = 1000  # points of a second connection, to be removed
+BATCH = 10_000  # points of the large connection that are stored at a time
+PORTIONS, PORTION = 10, 1000  # points of a third one, which are stored as a sweep does, some at a time
 SPLITS, METRICS = ("train", "valid", "test"), ("loss", "accuracy")
 
 
@@ -48,7 +48,8 @@ def upkeep(scratch: Path, points: int) -> None:
     path = scratch / "g.mgraph"
     each = _grow(path, points)
     made = f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us, index {each['index']:.0f} B"
-    print(f"\n{points} swept points, of 17 rows each: {made}, journal {each['journal']:.0f} B a point")
+    made += f" and {each['free']:.0f} B free for the next ones"
+    print(f"\n{points} swept points, of 23 numbers each: {made}, journal {each['journal']:.0f} B a point")
     print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms (CPU)':>23} {'to write, ms (CPU)':>19}")
     for what in ("gc --dry-run", "check", "rm small", "check --deep", "rm large", "gc"):
         done = subprocess.run([sys.executable, __file__, str(path), what], check=True, capture_output=True, text=True)
@@ -67,11 +68,7 @@ def _longest(held: list[list[float]]) -> str:
 
 
 def _grow(path: Path, points: int) -> dict[str, float]:
-    """Make a graph with a large and a small sweep; return what each point of the small one took.
-
-    The small one is stored as a sweep stores it. The rows of the large one are made by DuckDB itself, which takes a
-    tenth of the time, and the journal is begun anew with them.
-    """
+    """Make a graph with sweeps of many and of few points; return what each point took."""
     layout = Layout((TensorSpec("w", (64,), "float32", "parameter"),))
     store = GraphStore.create(path)
     words = {"arch": "-", "data": "-", "loss": "-", "data_hash": "0" * 32}
@@ -94,74 +91,86 @@ def _grow(path: Path, points: int) -> dict[str, float]:
         ]
         tx.add(space, *nodes)
     made = {}
-    for name, count in (("large", points), ("small", SMALL)):
+    for name, count in (("large", points), ("small", SMALL), ("measured", PORTIONS * PORTION)):
         connection = Connection(new_id("k"), "surface", space.id, "{}", "{}", name=name)
         sweep = Sweep(new_id("w"), connection.id, None, (count,), "none", "fp32")
         with store.transaction() as tx:
             tx.add(connection, sweep, *[Member(connection.id, n.id, "end", i, i) for i, n in enumerate(nodes[:4])])
         made[name] = connection, sweep
-    wall, cpu, before = time.perf_counter(), time.process_time(), _sizes(path)
-    with store.transaction() as tx:
-        for i in range(SMALL):
-            tx.add(*_point(space, nodes, *made["small"], i))
+    _store_points(store, space, nodes, *made["small"], _Swept(SMALL), slice(None))
+    swept, before = _Swept(PORTIONS * PORTION), _sizes(store)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for k in range(PORTIONS):
+        _store_points(store, space, nodes, *made["measured"], swept, slice(k * PORTION, (k + 1) * PORTION))
+    with store.reading():
+        pass  # now the index has it, too
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    after = _sizes(path)
-    _fill(store, space, nodes, *made["large"], points)
-    grown = _sizes(path)
+    after = _sizes(store)
+    swept = _Swept(points)
+    for k in range(0, points, BATCH):
+        _store_points(store, space, nodes, *made["large"], swept, slice(k, min(k + BATCH, points)))
+    grown = _sizes(store)
     return {
-        **{key: value / SMALL for key, value in took.items()},
-        "journal": (after["journal"] - before["journal"]) / SMALL,
+        **{key: value / (PORTIONS * PORTION) for key, value in took.items()},
+        "journal": (after["journal"] - before["journal"]) / (PORTIONS * PORTION),
         "index": (grown["index"] - after["index"]) / points,
+        "free": grown["free"] / points,
     }
 
 
-def _sizes(path: Path) -> dict[str, int]:
-    kinds = {"index": "index.duckdb*", "journal": "journal/*.log"}
-    return {kind: sum(f.stat().st_size for f in path.glob(pattern)) for kind, pattern in kinds.items()}
+def _sizes(store: GraphStore) -> dict[str, int]:
+    """Return the bytes of journal and index; ``free`` are those of the index that the next rows will take."""
+    with store.reading() as reader:
+        sql = """SELECT used_blocks * block_size, free_blocks * block_size FROM pragma_database_size()
+WHERE database_name = current_database()"""
+        ((used, free),) = reader.query(sql)[1]
+    journal = sum(f.stat().st_size for f in store.path.glob("journal/*.log"))
+    return {"index": used, "free": free, "journal": journal}
 
 
-def _fill(store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, points: int) -> None:
-    """Add the rows of :func:`_point` for a whole sweep by SQL, behind the back of the store, and begin its journal
-    anew."""
-    random = "replace(left(gen_random_uuid()::VARCHAR, 8) || right(gen_random_uuid()::VARCHAR, 4), '-', '')"
-    terms = ", ".join(f"({k}, '{node.id}')" for k, node in enumerate(nodes))
-    numbers = ", ".join(f"('{split}', '{metric}')" for split in SPLITS for metric in METRICS)
-    with store.lock.exclusive(), store.index.connect(read_only=False) as con:
-        con.execute(
-            f"CREATE TEMP TABLE made AS SELECT 's' || {random} AS id, range AS i FROM range({points}) ORDER BY range"
-        )
-        con.execute(
-            f"""INSERT INTO nodes BY NAME SELECT id, 'sample' AS kind, '{space.id}' AS space_id, 0 AS nbytes,
-1 AS kernel, '{{}}' AS info, now()::TIMESTAMP AS created FROM made ORDER BY i"""
-        )
-        con.execute(
-            f"""INSERT INTO node_terms BY NAME SELECT id AS node_id, k AS position, source AS source_id,
-(k + 1) / (i + 46) AS coefficient FROM made, (VALUES {terms}) t(k, source) ORDER BY i, k"""
-        )
-        con.execute(
-            f"""INSERT INTO members BY NAME SELECT '{made.id}' AS connection_id, id AS node_id, 'sample' AS role,
-i AS position, [i / 1e6, 0.5] AS parameter FROM made ORDER BY i"""
-        )
-        con.execute(
-            f"""INSERT INTO evaluations BY NAME SELECT id AS node_id, '{sweep.id}' AS sweep_id, split,
-'all' AS subset, 'none' AS batchnorm, 'fp32' AS "precision", metric, 1 / (i + 3) AS value,
-1 / (i + 7) AS standard_error, 1000 AS count FROM made, (VALUES {numbers}) t(split, metric) ORDER BY i"""
-        )
-        con.execute("DROP TABLE made")
-        store.index.journal.begin(number_of(con), parts(con))
+class _Swept:
+    """What a sweep of a 3 × 3 Bézier surface finds: coefficients of the control points, losses, accuracies.
+
+    Losses are any numbers, accuracies are of 1000 examples, and both come with their standard errors.
+    """
+
+    def __init__(self, points: int) -> None:
+        rng, side = np.random.default_rng(points), math.isqrt(points - 1) + 1
+        t = np.linspace(0, 1, side)
+        basis = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
+        u, v = np.arange(points) // side, np.arange(points) % side
+        self.parameters = np.stack([t[u], t[v]], axis=1)
+        self.coefficients = (basis[u][:, :, None] * basis[v][:, None, :]).reshape(points, 9)
+        self.numbers = {}
+        for split in SPLITS:
+            self.numbers[split, "loss"] = rng.gamma(2.0, 0.2, points), rng.uniform(0.01, 0.05, points)
+            accuracy = rng.binomial(1000, 0.9, points) / 1000
+            self.numbers[split, "accuracy"] = accuracy, np.sqrt(accuracy * (1 - accuracy) / 999)
 
 
-def _point(space: Space, nodes: list[Node], made: Connection, sweep: Sweep, i: int) -> Iterator[Any]:
-    sample = Node(new_id("s"), "sample", space.id, kernel=1)
-    yield sample
-    for k, node in enumerate(nodes):
-        yield NodeTerm(sample.id, k, node.id, (k + 1) / (i + 46))
-    yield Member(made.id, sample.id, "sample", i, None, (i / 1e6, 0.5))
-    for split in SPLITS:
-        for metric in METRICS:
-            yield Evaluation(
-                sample.id, sweep.id, None, split, "all", "none", "fp32", metric, 1 / (i + 3), 1 / (i + 7), 1000
+def _store_points(
+    store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, swept: _Swept, part: slice
+) -> None:
+    """Store a part of what a sweep found, as one does."""
+    parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part].tolist()
+    numbers = [
+        (Number(sweep.id, None, split, "all", "none", "fp32", metric, 1000), value[part].tolist(), error[part].tolist())
+        for (split, metric), (value, error) in swept.numbers.items()
+    ]
+    points = Gathering()
+    with store.transaction() as tx:
+        for i in range(len(parameters)):
+            sample = Node(new_id("s"), "sample", space.id, kernel=1)
+            tx.add(sample)
+            points.add(
+                sample.id,
+                sample_of=made.id,
+                position=(part.start or 0) + i,
+                parameter=parameters[i],
+                terms=[(n.id, c) for n, c in zip(nodes, coefficients[i], strict=True) if c != 0],
+                numbers={what: (values[i], errors[i]) for what, values, errors in numbers},
             )
+        tx.add(*points.records())
 
 
 def _removed(store: GraphStore, name: str) -> None:

@@ -58,7 +58,7 @@ def find_place(session: Session, connection: Connection, parameter: float | Sequ
 
 def _sample_at(reader: Reader, connection: Connection, point: Floats) -> Node | None:
     sql = """SELECT node_id, parameter FROM members WHERE connection_id = ? AND role = 'sample'
-    AND abs(parameter[1] - ?) < ? ORDER BY rowid"""
+    AND abs(parameter[1] - ?) < ? ORDER BY position"""
     found = reader.query(sql, [connection.id, float(point[0]), _CLOSE])[1]
     there = [node_id for node_id, parameter in found if parameter_key(parameter) == parameter_key(point)]
     return reader.get(Node, id=there[0]) if there else None

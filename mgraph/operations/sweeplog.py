@@ -19,7 +19,6 @@ from mgraph.evaluate.metrics import Measured
 from mgraph.metric import LOSS
 from mgraph.query.sweepdata import COMPLETE, PARTIAL, parameter_key
 from mgraph.session.code import code_of, same_code
-from mgraph.session.points import evaluation_rows
 from mgraph.session.runs import is_running
 from mgraph_store import (
     KERNEL_VERSION,
@@ -27,13 +26,13 @@ from mgraph_store import (
     Evaluation,
     Member,
     Node,
-    NodeTerm,
     Record,
     Run,
     Space,
     Sweep,
     new_id,
 )
+from mgraph_store.rows.blocks import Gathering, Number
 from mgraph_store.rows.records import now
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ class SweepLog:
         self._samples: dict[tuple[float, ...], str] = {}
         self._earlier: dict[tuple[str, str], dict[str, Evaluation]] = {}
         self._pending: list[Record] = []
+        self._points = Gathering()
         self._former: Run | None = None
         self._last_flush = time.monotonic()
         self._finishing = False
@@ -169,39 +169,43 @@ class SweepLog:
 
     def add(self, parameter: Sequence[float], coefficients: Floats, known: PointMetrics, new: PointMetrics) -> str:
         """Add a point with its recalled and its measured numbers; return its node."""
-        node_id = self._node_at(parameter, coefficients)
-        for split in known:
-            for row in self._earlier[node_id, split].values():
-                if row.sweep_id != self.record.id:
-                    self._pending.append(replace(row, sweep_id=self.record.id))
-        c = self._conditions
-        self._pending += evaluation_rows(
-            node_id,
-            self._run.id,
-            new,
-            batchnorm=c.batchnorm,
-            sweep_id=self.record.id,
-            subsets={split: subset.name for split, subset in c.subsets.items()},
-            precision=c.precision,
-        )
-        self.waiting += bool(new)
-        return node_id
-
-    def _node_at(self, parameter: Sequence[float], coefficients: Floats) -> str:
+        c, sweep = self._conditions, self.record.id
         key = parameter_key(parameter)
-        if key not in self._samples:
-            node_id = self._control_at(coefficients)
+        node_id, sample_of, terms = self._samples.get(key), None, []
+        if node_id is None:
+            node_id, sample_of = self._control_at(coefficients), self._connection.id
             if node_id is None:
                 node_id = new_id("s")
-                terms = [(k, float(c)) for k, c in enumerate(coefficients) if c != 0]
+                terms = [(self._rows[k].id, float(c)) for k, c in enumerate(coefficients) if c != 0]
                 space = self._connection.space_id
                 self._pending.append(Node(node_id, "sample", space, self._run.id, kernel=KERNEL_VERSION))
-                self._pending += [NodeTerm(node_id, i, self._rows[k].id, c) for i, (k, c) in enumerate(terms)]
-            self._pending.append(
-                Member(self._connection.id, node_id, "sample", self._positions, parameter=list(parameter))
+        numbers = {
+            Number(sweep, r.run_id, r.split, r.subset, r.batchnorm, r.precision, r.metric, r.count): (
+                r.value,
+                r.standard_error,
             )
+            for split in known
+            for r in self._earlier[node_id, split].values()
+            if r.sweep_id != sweep
+        }
+        for split, metrics in new.items():
+            subset = c.subsets[split].name
+            for metric, m in metrics.items():
+                what = Number(sweep, self._run.id, split, subset, c.batchnorm, c.precision, metric, m.count)
+                numbers[what] = (m.value, m.standard_error)
+        if sample_of is not None or numbers:
+            self._points.add(
+                node_id,
+                sample_of=sample_of,
+                position=self._positions,
+                parameter=list(parameter),
+                terms=terms,
+                numbers=numbers,
+            )
+        if sample_of is not None:
             self._samples[key], self._positions = node_id, self._positions + 1
-        return self._samples[key]
+        self.waiting += bool(new)
+        return node_id
 
     def _control_at(self, coefficients: Floats) -> str | None:
         """Return the control point if the coefficients are a single 1."""
@@ -224,14 +228,14 @@ class SweepLog:
     def flush(self, *, at_once: bool = False) -> None:
         """Commit what was collected, at once or if the last batch is old enough."""
         due = at_once or time.monotonic() - self._last_flush >= FLUSH_SECONDS
-        if not due or not self._pending:
+        if not due or not (self._pending or self._points):
             return
         with self._store.transaction() as tx:
             if self._stored:
                 tx.update(self.record, since=self.record)  # nothing changes, but it must still be there
             else:
                 tx.add(self.record)
-            tx.add(*self._pending)
+            tx.add(*self._pending, *self._points.records())
         self._taken()
         self._last_flush = time.monotonic()
 
@@ -255,7 +259,7 @@ class SweepLog:
                 tx.update(record, since=self.record)
             else:
                 tx.add(record)
-            tx.add(*self._pending, *results)
+            tx.add(*self._pending, *self._points.records(), *results)
             if verdict.changed is not None:
                 tx.update(verdict.changed, since=verdict.since)
             self._run.complete(tx)
@@ -264,6 +268,7 @@ class SweepLog:
 
     def _taken(self) -> None:
         self._pending.clear()
+        self._points = Gathering()
         self._stored = True
         self.kept, self.waiting = self.kept + self.waiting, 0
 

@@ -33,7 +33,7 @@ from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.shared import OvertakenError
 from mgraph_store.rows.columns import Ranges
-from mgraph_store.rows.constraints import check_record, verify
+from mgraph_store.rows.constraints import check_blocks, check_record, verify
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Named, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
@@ -259,6 +259,7 @@ class Transaction:
             If the graph cannot be locked, or the disk is full.
         """
         self._check_open()
+        check_blocks(self._added)
         if self._added or self._updated or self._removed or self._expected or self._required:
             asks = bool(self._updated or self._removed or self._expected or self._required)
             if asks or not self._index.known:

@@ -10,10 +10,10 @@ import pytest
 
 NOBODY = "mzzzzzzzzzzzz"
 FORGED = {
-    "no ends": "DELETE FROM members WHERE role = 'end'",
-    "one end": "DELETE FROM members WHERE role = 'end' AND position = 1",
-    "no members": "DELETE FROM members",
-    "members that do not exist": f"UPDATE members SET node_id = '{NOBODY}'",
+    "no ends": "DELETE FROM member_rows WHERE role = 'end'",
+    "one end": "DELETE FROM member_rows WHERE role = 'end' AND position = 1",
+    "no members": "DELETE FROM member_rows",
+    "members that do not exist": f"UPDATE member_rows SET node_id = '{NOBODY}'",
     "edges of others": f"UPDATE edges SET source_id = '{NOBODY}'",
     "edges between other nodes": "UPDATE edges SET target_id = (SELECT id FROM nodes WHERE name = 'd')",
     "a family of more rows": """UPDATE connections SET family = '{"family": "bezier-curve", "bends": 4}'""",

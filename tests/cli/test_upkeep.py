@@ -165,7 +165,7 @@ def test_a_graph_of_an_older_format_is_read_and_upgraded_when_asked(commands: An
     listed = run("ls")
     for write in (("rm", "c"), ("mv", "a", "first"), ("tag", "a", "good")):
         refused = run(*write, code=2)
-        assert "has format 1, this mgraph writes format 2" in refused.stderr
+        assert "has format 1, this mgraph writes format 3" in refused.stderr
         assert "give mgraph upgrade" in refused.stderr
         assert refused.stderr.count("\n") == 1
     assert run("rm", "c", "--dry-run").stdout

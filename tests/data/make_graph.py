@@ -1,6 +1,6 @@
 """Make the graph of the present format that every later version must open: ``python tests/data/make_graph.py``.
 
-It writes ``v2.mgraph.zip`` for format 2, and ``v2.json`` with the digests of all its nodes and buffers. Run it again
+It writes ``v3.mgraph.zip`` for format 3, and ``v3.json`` with the digests of all its nodes and buffers. Run it again
 only as long as that format is not released; the graphs of older formats were made by the versions that had them, and
 ``v1.bundle`` was packed by the version of format 1 (everything of its graph, and a simplex of three modes).
 """
@@ -32,6 +32,7 @@ from mgraph_store import (
     NodeBuffers,
     NodeTerm,
     Note,
+    Record,
     Run,
     Series,
     Space,
@@ -43,6 +44,7 @@ from mgraph_store import (
     combine,
     new_id,
 )
+from mgraph_store.rows.blocks import gathered
 
 HERE = Path(__file__).parent
 LAYOUT = Layout(
@@ -106,11 +108,13 @@ def make(path: Path) -> GraphStore:
     sweep = Sweep(new_id("w"), connection.id, run.id, (3,), "fresh", "fp32", axes="[[0,0.25,1]]")
     samples = [Node(new_id("s"), "sample", plain.id, run.id, kernel=1) for _ in range(3)]
     with store.transaction() as tx:
-        tx.add(sweep, *samples)
+        rows: list[Record] = [sweep, *samples]
+        measured = (run.id, "test", "all", "fresh", "fp32", "loss")
         for i, n in enumerate(samples):
-            tx.add(NodeTerm(n.id, 0, controls[0].id, i / 2), NodeTerm(n.id, 1, controls[1].id, 1 - i / 2))
-            tx.add(Member(connection.id, n.id, "sample", i, parameter=(i / 2,)))
-            tx.add(Evaluation(n.id, sweep.id, run.id, "test", "all", "fresh", "fp32", "loss", float(i), 0.1, 10))
+            rows += [NodeTerm(n.id, 0, controls[0].id, i / 2), NodeTerm(n.id, 1, controls[1].id, 1 - i / 2)]
+            rows.append(Member(connection.id, n.id, "sample", i, parameter=(i / 2,)))
+            rows.append(Evaluation(n.id, sweep.id, *measured, float(i), 0.1, 10))
+        tx.add(*gathered(rows), Evaluation(a.id, None, *measured, 1.0, 0.1, 10))
         numbers = (2.0, float("inf"), 0.5, 3.0, 3, 10, "fresh", "fp32", [n.id for n in samples])
         ends = (connection.id, sweep.id, a.id, b.id)
         tx.add(Edge(*ends, "test", "loss", *numbers), Edge(*ends, "test", "error", *numbers, "oracle", "It is odd."))

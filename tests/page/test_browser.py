@@ -36,10 +36,9 @@ def place(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path.parent
 
 
-_DIVERGED = """UPDATE evaluations SET value = 'NaN' WHERE node_id = (
-    SELECT node_id FROM members JOIN connections ON id = connection_id
-    WHERE name = 'wall' AND role = 'sample' AND position = 4
-)"""
+_DIVERGED = """UPDATE evaluation_blocks e
+SET "values" = list_transform(e."values", lambda v, i: if(p.positions[i] = 4, 'NaN'::DOUBLE, v))
+FROM point_blocks p JOIN connections c ON c.id = p.connection_id WHERE p.id = e.block_id AND c.name = 'wall'"""
 
 
 class Reader:

@@ -180,14 +180,14 @@ FROM many, range(11) a(u), range(11) b(v);
 CREATE TEMP TABLE wall AS SELECT id FROM connections WHERE name = 'wall';
 INSERT INTO connections SELECT c.* REPLACE ('k' || n AS id, 'copy' || n AS name)
 FROM connections c, many WHERE id = (FROM wall);
-INSERT INTO members SELECT m.* REPLACE ('k' || n AS connection_id)
+INSERT INTO member_rows SELECT m.* REPLACE ('k' || n AS connection_id)
 FROM members m, many WHERE connection_id = (FROM wall) AND role = 'end';
-INSERT INTO members SELECT 'k' || n, id, 'sample', 11 * u + v, NULL, [u / 10, v / 10] FROM points;
+INSERT INTO member_rows SELECT 'k' || n, id, 'sample', 11 * u + v, NULL, [u / 10, v / 10] FROM points;
 INSERT INTO edges SELECT e.* REPLACE ('k' || n AS connection_id, 'w' || n AS sweep_id)
 FROM edges e, many WHERE connection_id = (FROM wall);
 INSERT INTO sweeps SELECT w.* REPLACE ('w' || n AS id, 'k' || n AS connection_id, [11, 11] AS grid)
 FROM sweeps w, many WHERE connection_id = (FROM wall);
-INSERT INTO evaluations SELECT e.* REPLACE (p.id AS node_id, 'w' || n AS sweep_id, random() AS value)
+INSERT INTO evaluation_rows SELECT e.* REPLACE (p.id AS node_id, 'w' || n AS sweep_id, random() AS value)
 FROM (SELECT DISTINCT ON (split, metric) * FROM evaluations WHERE sweep_id IN (
     SELECT id FROM sweeps WHERE connection_id = (FROM wall)
 )) e, points p;

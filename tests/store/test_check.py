@@ -26,7 +26,7 @@ def test_check_finds_damage(damaged: Any) -> None:
         con.execute("UPDATE nodes SET nbytes = 4 WHERE id = ?", [b.id])
         con.execute("UPDATE nodes SET tensor_key = 'tmissingmissing22' WHERE id = ?", [c.id])
         con.execute("UPDATE node_buffers SET nbytes = 4")
-        con.execute("INSERT INTO members VALUES ('k', ?, 'end', 0, 0, NULL)", [a.id])
+        con.execute("INSERT INTO member_rows VALUES ('k', ?, 'end', 0, 0, NULL)", [a.id])
         con.execute("INSERT INTO nodes SELECT * REPLACE ('n' AS name) FROM nodes WHERE id = ?", [b.id])
         con.execute("UPDATE nodes SET name = 'n'")
     found = " ".join(problems(damaged.store, deep=True))

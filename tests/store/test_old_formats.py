@@ -16,12 +16,26 @@ from typing import Any
 import duckdb
 import pytest
 
-from mgraph_store import FORMAT_VERSION, GraphStore, Node, Space, Sweep, problems
+from mgraph_store import (
+    FORMAT_VERSION,
+    Evaluation,
+    GraphStore,
+    Member,
+    Node,
+    NodeTerm,
+    Run,
+    Space,
+    Sweep,
+    new_id,
+    problems,
+)
 from mgraph_store.errors import FormatError, InputError
 from mgraph_store.exchange.arrival import unpack
+from mgraph_store.exchange.bundle import pack
 from mgraph_store.index import migrations
+from mgraph_store.index.changes import Changes
 from mgraph_store.rows import schema
-from mgraph_store.rows.schema import TABLES, columns
+from mgraph_store.rows.schema import STORED, TABLES, columns
 from mgraph_store.upkeep.repair import repair
 
 DATA = Path(__file__).parents[1] / "data"
@@ -59,7 +73,7 @@ def test_it_opens_and_holds_what_it_held(version: int, path: Path, upgraded: boo
     assert problems(store, deep=True) == []
     expected = json.loads((DATA / f"v{version}.json").read_text())
     assert maker.describe(store) == expected
-    assert set(expected["rows"]) == set(TABLES)  # something of everything
+    assert set(expected["rows"]) == set(STORED if version > 2 else TABLES)  # something of everything
     assert {p: p.read_bytes() for p in files} == files  # to read is to change nothing
 
 
@@ -263,3 +277,49 @@ def test_a_bundle_of_format_1_is_taken_up(tmp_path: Path) -> None:
     again = unpack(store, DATA / "v1.bundle")
     assert (again.nodes, again.connections) == ([], [])
     assert chosen(store) == OF_VERSION_1
+
+
+# Format 3: what a sweep stores is in blocks
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> tuple[Path, Run]:
+    """A graph of format 2 whose index lacks the last commit of its journal."""
+    shutil.unpack_archive(DATA / "v2.mgraph.zip", tmp_path)
+    path, run = tmp_path / "v2.mgraph", Run(new_id("r"), "late", "{}")
+    journal = GraphStore.open(path).index.journal
+    count = journal.count()
+    assert count is not None
+    journal.append(count, Changes.of({Run: [run]}, ()).document())
+    return path, run
+
+
+def test_an_index_of_format_2_that_is_behind_its_journal_is_read_and_upgraded(behind: tuple[Path, Run]) -> None:
+    """As a process that was stopped leaves it."""
+    path, run = behind
+    for upgraded in (False, True):
+        store = GraphStore.open(path)
+        if upgraded:
+            assert store.upgrade() == 2
+        with store.reading() as reader:
+            assert reader.all(Run, command="late") == [run]
+        assert problems(store, deep=True) == []
+
+
+def test_a_bundle_of_format_2_is_taken_up(tmp_path: Path) -> None:
+    """It has the same rows as one of this format."""
+    shutil.unpack_archive(DATA / "v3.mgraph.zip", tmp_path)
+    store = GraphStore.open(tmp_path / "v3.mgraph")
+    with store.reading() as reader:
+        connection = reader.find("k")
+    pack(store, [connection.id], tmp_path / "new.zip")
+    old = with_manifest(tmp_path / "new.zip", lambda d: d.update(graph_format=2), tmp_path / "old.zip")
+    found = []
+    for bundle in (tmp_path / "new.zip", old):
+        other = GraphStore.create(tmp_path / f"{bundle.stem}.mgraph")
+        unpack(other, bundle)
+        assert problems(other, deep=True) == []
+        with other.reading() as reader:
+            assert reader.query("SELECT count(*) FROM evaluation_blocks")[1] == [(1,)]
+            found.append({kind: sorted(map(repr, reader.all(kind))) for kind in (NodeTerm, Member, Evaluation)})
+    assert found[0] == found[1]

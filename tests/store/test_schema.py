@@ -15,7 +15,7 @@ from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
 from mgraph_store.index.index import insert, rows_to_records
 from mgraph_store.rows.relations import VIEWS, view_statements
-from mgraph_store.rows.schema import TABLES, columns, create_statements
+from mgraph_store.rows.schema import ROWS, STORED, TABLES, columns, create_statements, stored_in
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8"), max_size=8),
@@ -32,7 +32,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         (inner,) = (a for a in get_args(hint) if a is not type(None))
         return st.none() | values(inner)
     (item,) = get_args(hint)
-    return st.lists(_VALUES[item], max_size=4).map(tuple)
+    return st.lists(values(item), max_size=4).map(tuple)
 
 
 def records_of(kind: type) -> st.SearchStrategy[Any]:
@@ -57,19 +57,19 @@ def connection() -> Any:
     con.close()
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", STORED)
 def test_any_record_comes_back_as_it_was(
     connection: duckdb.DuckDBPyConnection, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mgraph_store.rows.limits.fault", lambda _: None)  # any text, also where JSON should be
-    kind = TABLES[table]
+    kind = STORED[table]
 
     @settings(max_examples=25, deadline=None)
     @given(st.lists(records_of(kind), min_size=1, max_size=4))
     def check(records: list[Any]) -> None:
-        connection.execute(f"DELETE FROM {table}")
+        connection.execute(f"DELETE FROM {stored_in(table)}")
         insert(connection, kind, records)
-        found = rows_to_records(kind, connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall())
+        found = rows_to_records(kind, connection.execute(f"SELECT * FROM {stored_in(table)} ORDER BY rowid").fetchall())
         assert len(found) == len(records)
         for old, new in zip(records, found, strict=True):
             assert all(same(a, b) for a, b in zip(_fields(old), _fields(new), strict=True)), (old, new)
@@ -83,7 +83,7 @@ def _fields(record: Any) -> list[Any]:
 
 def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) -> None:
     described = describe()
-    assert set(described) == {"meta", *TABLES}
+    assert set(described) == {"meta", *STORED}
     assert all(meaning for table in described.values() for _, meaning, _ in table.values())
     with store.reading() as reader:
         _, rows = reader.query(
@@ -94,12 +94,16 @@ def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) ->
         _, of_views = reader.query("SELECT view_name, comment FROM duckdb_views() WHERE schema_name = 'easy'")
     found = {(t, c): (kind if null else f"{kind} NOT NULL", comment) for t, c, kind, null, comment in rows}
     expected = {
-        (table, name): (kind, f"{meaning} [{unit}]" if unit else meaning)
+        (place, name): (
+            kind.removesuffix(" NOT NULL") if place in ROWS else kind,
+            f"{meaning} [{unit}]" if unit else meaning,
+        )
         for table, described_columns in described.items()
         for name, (kind, meaning, unit) in described_columns.items()
+        for place in {table, stored_in(table)}
     }
     assert found == expected
-    assert {table for table, _ in of_tables} == {"meta", *TABLES}
+    assert {table for table, _ in of_tables} == {"meta", *map(stored_in, STORED)}
     assert {view for view, _ in of_views} == {*VIEWS, "runs"}
     assert all(comment for _, comment in (*of_tables, *of_views))
 
@@ -161,7 +165,7 @@ def test_times_of_other_zones_are_stored_as_utc(connection: duckdb.DuckDBPyConne
 def test_numpy_numbers_are_numbers(connection: duckdb.DuckDBPyConnection) -> None:
     import numpy as np
 
-    connection.execute("DELETE FROM evaluations")
+    connection.execute("DELETE FROM evaluation_rows")
     row = Evaluation("m", None, None, "test", "all", "own", "fp32", "loss", np.float32(0.5), None, np.int64(7))  # type: ignore[arg-type]
     insert(connection, Evaluation, [row])
     (found,) = rows_to_records(Evaluation, connection.execute("SELECT * FROM evaluations").fetchall())

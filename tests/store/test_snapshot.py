@@ -121,7 +121,7 @@ def test_a_look_at_a_large_index_finds_what_the_lock_finds(damaged: Any, monkeyp
     clean = examine(damaged.store, deep=True)
     with duckdb.connect(str(damaged.store.path / "index.duckdb")) as con:
         con.execute("UPDATE nodes SET nbytes = 5 WHERE name = 'a'")
-        con.execute("DELETE FROM members WHERE position = 3")
+        con.execute("DELETE FROM member_rows WHERE position = 3")
     found = examine(damaged.store, deep=True)
     assert clean == []
     assert len(found) == 3

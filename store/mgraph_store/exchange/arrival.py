@@ -15,6 +15,7 @@ from mgraph_store.errors import CorruptError, InputError
 from mgraph_store.exchange.bundle import Bundle
 from mgraph_store.exchange.closure import owners
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows.blocks import gathered
 from mgraph_store.rows.columns import from_json
 from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.layout import Layout
@@ -240,8 +241,7 @@ def _write(tx: Transaction, bundle: Bundle, plan: _Plan) -> None:
             )
         buffers.append(replace(b, tensor_key=stored[b.digest].key))
     replaced: Rows = plan.rows | {Node: placed, NodeBuffers: buffers}
-    for kind in TABLES.values():
-        tx.add(*replaced.get(kind, ()))
+    tx.add(*gathered(record for kind in TABLES.values() for record in replaced.get(kind, ())))
 
 
 def _place(node: Node, ref: TensorRef | None) -> Node:

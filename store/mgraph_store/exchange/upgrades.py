@@ -32,13 +32,12 @@ def upgrade(rows: Rows, version: int) -> Rows:
     lacking = migrations.new_since(version)
     with duckdb.connect(":memory:", config=dict(CONFIG)) as con:
         con.execute("SET enable_external_access = false")
-        for statement in schema.create_statements(comments=False):
-            con.execute(statement)
+        con.execute(schema.create_meta())
         con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [version, now().replace(tzinfo=None), ""])
         for table, kind in TABLES.items():
-            for column in columns(kind):
-                if f"{table}.{column.name}" in lacking:
-                    con.execute(f'ALTER TABLE {table} DROP COLUMN "{column.name}"')
+            kept = [c for c in columns(kind) if f"{table}.{c.name}" not in lacking]
+            parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in kept]
+            con.execute(f"CREATE TABLE {table} ({', '.join(parts)})")
             _insert(con, table, [c.name for c in columns(kind)], rows.get(kind, []), lacking)
         migrations.take_steps(con, version)
         reader = Reader(con)

@@ -2,8 +2,9 @@
 
 A document of the journal names the columns of every table, so that it can be read without this package:
 ``{"add": {"nodes": {"columns": […], "rows": [[…], …]}}, "update": {…}, "remove": [["nodes", "id", ["m…"]]]}``.
-Rows are added first, then replaced by their id, then removed. Times are text, and numbers that are not finite are
-``NaN`` and ``Infinity``, as Python's JSON has them.
+Rows that may be in blocks go by the name of their view; numbers in blocks are base64
+(:mod:`mgraph_store.index.blockrows`). Rows are added first, then replaced by their id, then removed. Times are text,
+and numbers that are not finite are ``NaN`` and ``Infinity``, as Python's JSON has them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,27 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
+from mgraph_store.index import blockrows
 from mgraph_store.rows.records import Record
-from mgraph_store.rows.schema import META, TABLE_OF, TABLES, Column, columns, to_row
+from mgraph_store.rows.schema import (
+    BLOCKS,
+    META,
+    ROWS,
+    STORED,
+    TABLE_OF,
+    TABLES,
+    Column,
+    columns,
+    stored_in,
+    to_row,
+    to_rows,
+)
 
 Row = tuple[Any, ...]
 
 PART = 10_000  # rows
 
+_IN_BLOCK = 50  # rows that are about as long as one of a block
 _FEW = 4  # rows that are given value by value, which takes half the time of lists
 _MANY = 100  # rows for which columns are made
 _ROWS = "mgraph_rows"
@@ -47,7 +62,7 @@ class Changes:
         removed: Iterable[tuple[str, str, Sequence[Any]]] = (),
     ) -> Changes:
         """Convert records to rows; InputError if a value does not fit its column."""
-        changes = cls({TABLE_OF[kind]: [to_row(r) for r in records] for kind, records in added.items()})
+        changes = cls({TABLE_OF[kind]: to_rows(records) for kind, records in added.items()})
         for record in updated:
             changes.replaced.setdefault(TABLE_OF[type(record)], []).append(to_row(record))
         changes.removed = [(t, column, v if isinstance(v, list) else list(v)) for t, column, v in removed]
@@ -69,11 +84,17 @@ class Changes:
             if values is not known:  # the same values are usually removed from several tables
                 con.execute(f"CREATE OR REPLACE TEMP TABLE {_GONE} AS SELECT unnest(?::VARCHAR[]) AS value", [values])
                 known = values
-            count = con.execute(f'DELETE FROM {table} WHERE "{column}" IN (SELECT value FROM {_GONE})').fetchone()
-            if count is not None and count[0]:
+            if table in ROWS:
+                count = blockrows.remove(con, table, column, _GONE)
+            else:
+                sql = f'DELETE FROM {table} WHERE "{column}" IN (SELECT value FROM {_GONE})'
+                count = con.execute(sql).fetchall()[0][0]
+            if count:
                 gone.append((table, column, values))
         if known is not None:
             con.execute(f"DROP TABLE temp.{_GONE}")
+        if any(table in ROWS for table, _, _ in gone):
+            blockrows.tidy(con)
         self.removed = gone  # removals that matched nothing are left out of the journal
 
     def document(self) -> dict[str, Any]:
@@ -105,17 +126,23 @@ def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str
     The connection must not be used for anything else meanwhile.
     """
     head, part, filled = empty(con), Changes(), 0
-    for table, record in TABLES.items():
+    for table, record in STORED.items():
         listed = ", ".join(f'"{c.name}"' for c in columns(record))
-        con.execute(f"SELECT {listed} FROM {table} ORDER BY rowid")
-        while found := con.fetchmany(rows - filled):
+        con.execute(f"SELECT {listed} FROM {stored_in(table)} ORDER BY rowid")
+        each = weight(table)
+        while found := con.fetchmany(-(-(rows - filled) // each)):
             part.added.setdefault(table, []).extend(found)
-            filled += len(found)
-            if filled == rows:
+            filled += each * len(found)
+            if filled >= rows:
                 yield head | part.document()
                 head, part, filled = {}, Changes(), 0
     if head or filled:
         yield head | part.document()
+
+
+def weight(table: str) -> int:
+    """Return as how many rows one of a table counts where rows are counted to bound memory or time."""
+    return _IN_BLOCK if table in BLOCKS else 1
 
 
 def empty(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
@@ -132,8 +159,12 @@ def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
-    """Append rows of one table in one statement."""
-    kinds = columns(TABLES[table])
+    """Append rows of one table, which need not be in blocks though others are, in one statement; of blocks in one
+    each."""
+    if table in BLOCKS:
+        blockrows.insert(con, table, rows)
+        return
+    kinds, table = columns(TABLES[table]), stored_in(table)
     if 0 < len(rows) <= _FEW:
         places = ", ".join([f"({', '.join('?' * len(kinds))})"] * len(rows))
         con.execute(f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
@@ -175,7 +206,17 @@ def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | No
 
 
 def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:
-    return {"columns": [c.name for c in columns(TABLES[table])], "rows": [[_plain(v) for v in row] for row in rows]}
+    kinds = columns(STORED[table])
+    if table in BLOCKS:
+        made = [[blockrows.packed(c.type, v) for c, v in zip(kinds, row, strict=True)] for row in rows]
+    else:
+        times = [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]
+        made = list(map(list, rows))
+        for row in made:
+            for i in times:
+                if row[i] is not None:
+                    row[i] = row[i].isoformat()
+    return {"columns": [c.name for c in kinds], "rows": made}
 
 
 def _plain(value: Any) -> Any:
@@ -189,10 +230,13 @@ def _removal(table: str, column: str, values: list[Any]) -> tuple[str, str, list
 
 
 def _rows(table: str, part: Mapping[str, Any]) -> list[Row]:
-    names = [c.name for c in columns(TABLES[table])] if table in TABLES else None
-    if part["columns"] != names or names is None:
+    kinds = columns(STORED[table]) if table in STORED else ()
+    if part["columns"] != [c.name for c in kinds] or not kinds:
         raise FormatError(f"The journal has columns of {table} that are not those of this version.")
-    times = [i for i, c in enumerate(columns(TABLES[table])) if c.type == "TIMESTAMP"]
+    if table in BLOCKS:
+        unpacked = blockrows.unpacked
+        return [tuple([unpacked(c.type, v) for c, v in zip(kinds, row, strict=True)]) for row in part["rows"]]
+    times = [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]
     rows = []
     for row in part["rows"]:
         for i in times:

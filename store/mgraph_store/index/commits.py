@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import CorruptError, FormatError, NotFoundError, StoreError
-from mgraph_store.index.changes import PART, Changes, parts
+from mgraph_store.index.changes import PART, Changes, parts, weight
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
 from mgraph_store.rows.relations import easy_statements
@@ -121,7 +121,7 @@ def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
         changes = Changes.from_document(entry.document)
         for table, rows in changes.added.items():
             waiting.added.setdefault(table, []).extend(rows)
-            filled += len(rows)
+            filled += weight(table) * len(rows)
         if changes.replaced or changes.removed or filled >= PART:
             waiting.apply(con)
             waiting, filled = Changes(), 0

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,15 @@ from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.schema import (
+    ROWS,
+    STORED,
     TABLE_OF,
-    TABLES,
     Column,
     columns,
     create_statements,
+    create_views,
     is_one_of,
+    stored_in,
     tables_with,
     to_row,
 )
@@ -263,7 +267,7 @@ class Index:
             return None
         if self.journal.is_former():
             raise lost(self.journal, commits, count)
-        if self.found != schema.FORMAT_VERSION:
+        if self.found is None or self.found < migrations.FOLLOWED:
             raise FormatError(
                 f"Graph {self.path.parent} has format {self.found} and commits that only an mgraph of that format can "
                 "put into its index: give any command with that one first, for example mgraph ls."
@@ -279,10 +283,9 @@ class Index:
         """
         with self._opened(False, patience) as con:  # this leaves no DuckDB log beside the file
             found, commits = self._check_format(con)
-            if found < schema.FORMAT_VERSION:
-                self._is_behind(commits, False)
+            count = self._is_behind(commits, True) if found < schema.FORMAT_VERSION else None
         if found < schema.FORMAT_VERSION:
-            self._rewrite(found)
+            self._rewrite(found, count)
             # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
             with self._opened(False, patience) as con:
                 self.journal.begin(number_of(con), parts(con))
@@ -293,7 +296,7 @@ class Index:
                 con.commit()
         return found
 
-    def _rewrite(self, found: int) -> None:
+    def _rewrite(self, found: int, count: Count | None) -> None:
         graph, making = self._folder, self._folder.sub(TEMPORARY, f"index-{random_characters(8)}")
         if graph.has(f"{self._name}.wal"):
             raise StoreError(f"DuckDB could not merge its log into {self.path}: free some disk space and try again.")
@@ -301,7 +304,12 @@ class Index:
             with making.opened(create=True) as descriptor, interruptible():
                 self.copy_to(making)
                 where = making.path_within(descriptor)
-                migrations.rewrite(where / self._name, where / _REWRITTEN, found)
+                migrations.rewrite(
+                    where / self._name,
+                    where / _REWRITTEN,
+                    found,
+                    lambda con: None if count is None else follow(con, self.journal, count),
+                )
             making.flush(_REWRITTEN)
             making.rename(_REWRITTEN, graph, self._name)
             graph.flush()
@@ -325,13 +333,15 @@ class Index:
         place = self.place()
         old = found < schema.FORMAT_VERSION
 
+        behind = count is not None and commits < count.number
+
         def bring(con: duckdb.DuckDBPyConnection) -> None:
             if old:
                 migrations.take_steps(con, found)
-            elif count is not None:
+            if count is not None and behind:
                 follow(con, self.journal, count)
 
-        state = (found, commits if old else count, place.stat().st_ino)
+        state = (found, count if behind else commits, place.stat().st_ino)
         try:
             return older.copied(place, state, self.copy_whole_to, bring)
         except duckdb.Error as error:
@@ -349,9 +359,11 @@ class Index:
         name, (own,) = f"copy_{random_characters(8)}", con.execute("SELECT current_database()").fetchall()[0]
         con.execute(f"ATTACH ':memory:' AS {name}")
         try:
-            for table in ("meta", *TABLES):
+            for table in ("meta", *map(stored_in, STORED)):
                 con.execute(f'CREATE TABLE {name}.main.{table} AS FROM "{own}".main.{table}')
             con.execute(f"USE {name}")
+            for statement in create_views():
+                con.execute(statement)
             follow(con, self.journal, count)
             yield
         finally:
@@ -366,7 +378,7 @@ class Index:
         FormatError
             If they lack some, as in a graph of an unreleased version.
         """
-        wanted = [(table, c.name) for table, record in TABLES.items() for c in columns(record)]
+        wanted = [(stored_in(table), c.name) for table, record in STORED.items() for c in columns(record)]
         sql = """SELECT table_name, column_name FROM duckdb_columns()
 WHERE database_name = current_database() AND schema_name = 'main'"""
         found = set(con.execute(sql).fetchall())
@@ -520,6 +532,8 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
     """Make records from full rows, with columns in the order of the fields."""
     restore = [(i, c.restore) for i, c in enumerate(columns(record)) if c.restore is not None]
     result = []
+    if TABLE_OF[record] in ROWS:
+        _require_whole(record, rows)
     for row in rows:
         values = list(row)
         for i, function in restore:
@@ -531,6 +545,13 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
         if wrong:
             raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} cannot be read: {wrong}.")
     return result
+
+
+def _require_whole(record: type[Any], rows: Sequence[Sequence[Any]]) -> None:
+    # Where a block has lists of different lengths, DuckDB fills up the shorter ones.
+    needed = itemgetter(*(i for i, c in enumerate(columns(record)) if not c.nullable))
+    if any(None in needed(row) for row in rows):
+        raise CorruptError(f"A block does not have all rows of {TABLE_OF[record]}: run `mgraph check`.")
 
 
 def conditions(record: type[Any], equals: Mapping[str, Any]) -> tuple[list[str], list[Any]]:

@@ -18,8 +18,8 @@ from mgraph_store.errors import CorruptError
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Count, Journal
 from mgraph_store.rows.constraints import NAMED
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record
-from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record, TermBlock
+from mgraph_store.rows.schema import REFERENCES, STORED, TABLE_OF, columns, stored_in
 
 _MOST = 20_000  # rows with an id, or a digest
 _FEW = 2_000  # rows of one commit; more are verified in the index, which has to take them up anyway
@@ -30,11 +30,11 @@ _NEEDED = ("id", "name", "digest", "tensor_key", "columns")
 
 def _columns(table: str) -> list[str]:
     """List the columns of a table of which anything must be known; none if nothing must."""
-    names = [c.name for c in columns(TABLES[table])]
+    names = [c.name for c in columns(STORED[table])]
     return [n for n in _NEEDED if n in names] if names[0] == "id" or "digest" in names else []
 
 
-_TABLES = {table: listed for table in TABLES if (listed := _columns(table))}
+_TABLES = {table: listed for table in STORED if (listed := _columns(table))}
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Rows:
     """What is known as of one commit."""
 
     at: Count
-    ids: dict[str, set[str]] = field(default_factory=lambda: {table: set() for table in TABLES})
+    ids: dict[str, set[str]] = field(default_factory=lambda: {table: set() for table in STORED})
     names: list[dict[str, str]] = field(default_factory=lambda: [{} for _ in NAMED])
     named: dict[str, str] = field(default_factory=dict)
     digests: set[str] = field(default_factory=set)
@@ -77,7 +77,7 @@ class _Rows:
             return False
         for key in ("add", "update"):
             for table, part in document.get(key, {}).items():
-                if table not in TABLES:
+                if table not in STORED:
                     return False
                 listed = _TABLES.get(table, [])
                 if listed:
@@ -89,7 +89,7 @@ class _Rows:
         """Return whether it is certain that these rows may be added."""
         if sum(map(len, added.values())) > _FEW:
             return False
-        new: dict[type[Any], set[str]] = {kind: set() for kind in TABLES.values()}
+        new: dict[type[Any], set[str]] = {kind: set() for kind in STORED.values()}
         names: list[set[str]] = [set() for _ in NAMED]
         stored, buffers = set[str](), set[tuple[str, str]]()
         for kind, records in added.items():
@@ -114,9 +114,13 @@ class _Rows:
             for record in records:
                 for name, target in referring:
                     value = getattr(record, name)
-                    if value is not None and value not in self.ids[TABLE_OF[target]] and value not in new[target]:
-                        return False
-                if isinstance(record, NodeTerm) and not any(record.source_id in some for some in (self.stored, stored)):
+                    there, added_now = self.ids[TABLE_OF[target]], new[target]
+                    for one in (value,) if isinstance(value, str) else value or ():
+                        if one not in there and one not in added_now:
+                            return False
+                if isinstance(record, NodeTerm | TermBlock) and not any(
+                    record.source_id in some for some in (self.stored, stored)
+                ):
                     return False
                 if isinstance(record, NodeBuffers):
                     if record.node_id not in new[Node] or (record.node_id, record.policy) in buffers:
@@ -152,7 +156,7 @@ class Known:
         parts = []
         for table, listed in _TABLES.items():
             wanted = ", ".join(f'"{name}"' if name in listed else "NULL" for name in _NEEDED)
-            parts.append(f"SELECT '{table}', {wanted} FROM {table}")
+            parts.append(f"SELECT '{table}', {wanted} FROM {stored_in(table)}")
         found = con.execute(f"{' UNION ALL '.join(parts)} LIMIT {_MOST + 1}").fetchall()
         if len(found) <= _MOST:
             rows = _Rows(count)

@@ -11,6 +11,8 @@ is read as it is (:mod:`mgraph_store.index.older`), and cannot be written. Every
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
    measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's.
    The file has the storage version of DuckDB 1.4, small blocks, and views for people (schema ``easy``)
+3. what a sweep stores is gathered into blocks (``point_blocks``, ``evaluation_blocks``), and ``node_terms``,
+   ``members`` and ``evaluations`` are views
 
 The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
@@ -71,12 +73,24 @@ def _to_2(con: duckdb.DuckDBPyConnection) -> None:
     _metrics_with_a_direction(con)
 
 
-STEPS: dict[int, Step] = {1: _to_2}
+def _to_3(con: duckdb.DuckDBPyConnection) -> None:
+    """Migrate from 2 to 3: rows that may be in blocks are in tables of their own; those that there are stay rows."""
+    for table, rows in schema.ROWS.items():
+        con.execute(f"ALTER TABLE {table} RENAME TO {rows}")
+    for statement in (*schema.create_blocks(), *schema.create_views()):
+        con.execute(statement)
+
+
+STEPS: dict[int, Step] = {1: _to_2, 2: _to_3}
 """Version → the step from it to the next."""
 
 
 NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
 """Version → the columns that its step adds."""
+
+
+FOLLOWED = 2
+"""The first version whose journal the present one can read, so that an index that is behind is brought up to date."""
 
 
 def new_since(version: int) -> frozenset[str]:
@@ -98,11 +112,11 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
     con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
 
 
-def rewrite(old: Path, new: Path, version: int) -> None:
+def rewrite(old: Path, new: Path, version: int, bring: Step) -> None:
     """Write the rows of an index to a new file, in the current format and created like a new index.
 
-    Two commits are added, so that the record of an earlier commit that was never made is not mistaken for the next one.
-    The old file, a copy, is changed in the process.
+    ``bring`` brings that up to date. Two commits are added, so that the record of an earlier commit that was never made
+    is not mistaken for the next one. The old file, a copy, is changed in the process.
     """
     with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
         con.execute(f"ATTACH {schema.quoted(str(old))} AS older")
@@ -111,14 +125,15 @@ def rewrite(old: Path, new: Path, version: int) -> None:
         con.execute("USE older")
         con.begin()
         take_steps(con, version)
-        con.execute("UPDATE meta SET commits = commits + 2")
         con.commit()
         con.execute(f'USE "{name}"')
         con.begin()
         for statement in (*schema.create_statements(), *easy_statements()):
             con.execute(statement)
         for table, described in schema.describe().items():
-            names = ", ".join(f'"{column}"' for column in described)
-            con.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM older.main.{table} ORDER BY rowid")
+            names, place = ", ".join(f'"{column}"' for column in described), schema.stored_in(table)
+            con.execute(f"INSERT INTO {place} ({names}) SELECT {names} FROM older.main.{place} ORDER BY rowid")
+        bring(con)
+        con.execute("UPDATE meta SET commits = commits + 2")
         con.commit()
         con.execute("DETACH older")

@@ -12,6 +12,7 @@ from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index.changes import snapshot
 from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.index.sql import without_zones
+from mgraph_store.rows.blocks import source
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
 
@@ -23,6 +24,7 @@ R = TypeVar("R")
 _ORDER = ("created", "started", "position")  # then in the order written
 _FINDABLE: dict[str, type[Node] | type[Connection]] = {"node": Node, "connection": Connection}
 _SHOWN = 5
+_FEW = 100  # nodes that are looked for in every block before its points are
 
 
 class Reader:
@@ -59,14 +61,18 @@ class Reader:
         by = [name for name in _ORDER if name in names]
         if limit is not None and not order:
             order = ", ".join([*by, "rowid"])
+        given = equals.get("node_id")
+        asked = given if isinstance(given, (list, tuple, set, frozenset)) else [given]
+        nodes = list(asked) if given is not None and len(asked) <= _FEW else None
+        place, of_place = source(TABLE_OF[record], nodes)
         sql = "SELECT {}, rowid FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
-            TABLE_OF[record],
+            place,
             f" WHERE {' AND '.join(parts)}" if parts else "",
             f" ORDER BY {order}" if order else "",
             "" if limit is None else f" LIMIT {int(limit)}",
         )
-        rows = self._execute(sql, [*values, *parameters]).fetchall()
+        rows = self._execute(sql, [*of_place, *values, *parameters]).fetchall()
         if not order:  # to sort a few rows takes DuckDB as long as to find them
             places = [names.index(name) for name in by]
             rows.sort(key=lambda row: (*((row[i] is None, row[i]) for i in places), row[-1]))

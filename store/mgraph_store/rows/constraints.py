@@ -15,12 +15,22 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import InputError, NameTakenError
-from mgraph_store.rows import limits
+from mgraph_store.rows import blocks, limits
 from mgraph_store.rows.columns import count, from_json
 from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Record, Space
-from mgraph_store.rows.schema import REFERENCES, TABLE_OF, columns, is_one_of, tables_with
+from mgraph_store.rows.records import (
+    Connection,
+    EvaluationBlock,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    PointBlock,
+    Record,
+    Space,
+    TermBlock,
+)
+from mgraph_store.rows.schema import BLOCKS, REFERENCES, TABLE_OF, columns, is_one_of, tables_with
 
 
 def verify(
@@ -59,8 +69,9 @@ def verify(
     _check_references(referred, found)
     for tables, group in named:
         _check_names(group, [holder for table in tables for holder in holders[table]])
-    if NodeTerm in added:
-        _check_terms(con, _values(added[NodeTerm], "source_id"))
+    terms = [*added.get(NodeTerm, ()), *added.get(TermBlock, ())]
+    if terms:
+        _check_terms(con, _values(terms, "source_id"))
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
@@ -76,11 +87,26 @@ def check_record(record: Record) -> None:
     name = getattr(record, "name", None)
     if name is not None:
         validate_name(name)
-    wrong = limits.fault(record)
+    wrong = limits.fault(record) or blocks.fault(record)
     if wrong:
         raise InputError(f"{type(record).__name__} {getattr(record, 'id', '')} cannot be stored: {wrong}.")
     if isinstance(record, Node):
         _check_kind(record)
+
+
+def check_blocks(added: Mapping[type[Any], Sequence[Record]]) -> None:
+    """Check that lists in blocks are about each point of a block that is added with them; else ``InputError``."""
+    sizes = {b.id: len(b.node_ids) for b in added.get(PointBlock, ()) if isinstance(b, PointBlock)}
+    for listed in (*added.get(TermBlock, ()), *added.get(EvaluationBlock, ())):
+        assert isinstance(listed, TermBlock | EvaluationBlock)
+        points, values = (
+            sizes.get(listed.block_id),
+            listed.coefficients if isinstance(listed, TermBlock) else listed.values,
+        )
+        if points is None:
+            raise InputError(f"A list belongs to block {listed.block_id}, which is not added with it.")
+        if len(values) != points:
+            raise InputError(f"Block {listed.block_id} has {points} points, but a list of {len(values)}.")
 
 
 def _check_kind(node: Node) -> None:
@@ -215,7 +241,7 @@ def _check_partial(con: duckdb.DuckDBPyConnection, nodes: Sequence[Node]) -> Non
         return
     alone = _first(
         con,
-        "SELECT v FROM (SELECT unnest(?::VARCHAR[]) v) WHERE v NOT IN (SELECT node_id FROM node_terms)",
+        "SELECT v FROM (SELECT unnest(?::VARCHAR[]) v) WHERE v NOT IN (SELECT node_id FROM term_rows)",
         [n.id for n in nodes],
     )
     if alone:
@@ -248,7 +274,7 @@ def _check_removed(
     # Tables and columns from which the same ids were removed refer to none of them.
     for column, target in REFERENCES.items():
         for other in tables_with(column) if TABLE_OF[target] == table else ():
-            if (other, column) in cleared:
+            if (other, column) in cleared or other in BLOCKS:  # what is in blocks is in views
                 continue
             kept = _first(con, f"SELECT {column} FROM {other} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [*ids])
             if kept:
@@ -256,7 +282,8 @@ def _check_removed(
 
 
 def _values(records: Sequence[Record], name: str) -> list[Any]:
-    return list({v: None for r in records if (v := getattr(r, name)) is not None})
+    given = (v for r in records if (v := getattr(r, name)) is not None)
+    return list(dict.fromkeys(value for v in given for value in ((v,) if isinstance(v, str) else v)))
 
 
 def _first(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> Any:

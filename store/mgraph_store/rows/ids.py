@@ -25,6 +25,7 @@ KIND_LETTERS = {
 }
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, in lower case
+_CHARACTERS = (_ALPHABET * 8).encode()  # for each byte; as often
 _ID = re.compile(rf"[{''.join(KIND_LETTERS.values())}][a-z2-7]{{12}}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
@@ -44,8 +45,7 @@ def new_id(letter: str) -> str:
 
 def random_characters(count: int) -> str:
     """Draw random lowercase base32 characters, five bits each."""
-    bits = secrets.randbits(5 * count)
-    return "".join(_ALPHABET[(bits >> 5 * i) & 31] for i in range(count))
+    return secrets.token_bytes(count).translate(_CHARACTERS).decode()
 
 
 def is_id(text: str) -> bool:

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _MOST = 50  # columns for each split
 
 
-_OF_NODES = """SELECT DISTINCT '[{{"name": "' || metric || '"}}]' FROM {db}.evaluations
+_OF_NODES = """SELECT DISTINCT '[{{"name": "' || metric || '"}}]' FROM {db}.evaluation_rows
 WHERE sweep_id IS NULL ORDER BY 1"""
 RECORDED = {
     "spaces": f"SELECT metrics FROM {{db}}.spaces UNION ALL ({_OF_NODES})",

@@ -274,6 +274,46 @@ class Run:
     ended: datetime | None = column("when", default=None)
 
 
+@dataclass(frozen=True)
+class PointBlock:
+    """Some points together, about which rows of `term_blocks` and `evaluation_blocks` say the same in lists."""
+
+    id: str = column("'b' and 12 base32 characters")
+    node_ids: Sequence[str] = column("the points, at most 100")
+    connection_id: str | None = column(
+        "the connection that they are samples of, none if that is not said here", default=None
+    )
+    positions: Sequence[int] | None = column("samples: their order, as position of members", default=None)
+    parameters: Sequence[Sequence[float]] | None = column("samples: where they are, as in members", default=None)
+
+
+@dataclass(frozen=True)
+class TermBlock:
+    """One term of each point of a block: coefficient times another node, the same for all of them."""
+
+    block_id: str = column("the block of points, all of them derived")
+    position: int = column("place in the sum, from 0")
+    source_id: str = column("a node with tensors: stored or partial")
+    coefficients: Sequence[float] = column("its coefficient, for each point")
+
+
+@dataclass(frozen=True)
+class EvaluationBlock:
+    """One number for each point of a block, measured by a sweep on one split."""
+
+    block_id: str = column("the block of points")
+    sweep_id: str = column("the sweep")
+    run_id: str | None = column("the run that measured them")
+    split: str = column("train, valid or test")
+    subset: str = column("all, or the hash of the examples used")
+    batchnorm: str = column("BatchNorm policy")
+    precision: str = column("fp32, fp64, …")
+    metric: str = column("loss, accuracy, …")
+    values: Sequence[float] = column("the mean over the examples, for each point")
+    standard_errors: Sequence[float] | None = column("of these means, for each point")
+    count: int = column("examples, for each point")
+
+
 Record = (
     Space
     | Node
@@ -289,6 +329,9 @@ Record = (
     | Measure
     | Note
     | Run
+    | PointBlock
+    | TermBlock
+    | EvaluationBlock
 )
 
 Named = Space | Node | Connection | Sweep | Run

@@ -91,7 +91,8 @@ def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
     coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
 FROM {{db}}.nodes n JOIN {{db}}.spaces s ON s.id = n.space_id LEFT JOIN {{db}}.runs r ON r.id = n.run_id
 LEFT JOIN (
-    SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL AND subset = 'all' GROUP BY node_id
+    SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluation_rows WHERE sweep_id IS NULL AND subset = 'all'
+    GROUP BY node_id
 ) v ON v.node_id = n.id
 LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
         (

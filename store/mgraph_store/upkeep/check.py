@@ -22,7 +22,7 @@ from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.snapshot import is_large, looked_at
 from mgraph_store.rows import schema
-from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
+from mgraph_store.rows.schema import FORMAT_VERSION, META, STORED, columns, stored_in
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE, Problem, listed
 from mgraph_store.upkeep.rowcheck import filled_tables, row_problems
 from mgraph_store.upkeep.tensorcheck import Stored, tensor_problems
@@ -179,8 +179,8 @@ def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
     A single different bit anywhere changes the sum.
     """
-    sql = "SELECT '{0}', count(*), sum(hash(t)::HUGEINT) FROM {0} t"
-    parts = " UNION ALL ".join(sql.format(table) for table in ("meta", *filled_tables(con)))
+    sql = "SELECT '{}', count(*), sum(hash(t)::HUGEINT) FROM {} t"
+    parts = " UNION ALL ".join(sql.format(table, stored_in(table)) for table in ("meta", *filled_tables(con)))
     return {table: rest for table, *rest in con.execute(parts).fetchall()}
 
 
@@ -197,7 +197,7 @@ def _differences(
         con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
         commits.replay(con, state.entries(), comments=False)
         made = sums(con)
-        tables = [table for table in ("meta", *TABLES) if found.get(table) != made.get(table)]
+        tables = [table for table in ("meta", *STORED) if found.get(table) != made.get(table)]
         if not tables:
             return []
         with reading() as reader:
@@ -205,10 +205,10 @@ def _differences(
 
 
 def _difference(table: str, reader: Reader, made: Reader) -> Problem:
-    names = list(META) if table == "meta" else [c.name for c in columns(TABLES[table])]
+    names = list(META) if table == "meta" else [c.name for c in columns(STORED[table])]
     together = ", ".join(f'"{name}"' for name in names)
     # Rows are compared by hash, equal ones in pairs, so that only rows that differ are ever loaded.
-    hashes = f"SELECT hash(row({together})) AS h, count(*) FROM {table} GROUP BY h"
+    hashes = f"SELECT hash(row({together})) AS h, count(*) FROM {stored_in(table)} GROUP BY h"
     present, committed = (Counter(dict(r.query(hashes)[1])) for r in (reader, made))
     lost, strange = committed - present, present - committed
     which = ""

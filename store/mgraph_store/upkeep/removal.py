@@ -239,7 +239,7 @@ def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) 
     # Connections in which a node is an end, a control point or a sample.
     sql = (
         "SELECT connection_id, node_id, role FROM members WHERE node_id IN (SELECT unnest(?::VARCHAR[])) "
-        "AND connection_id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY position, rowid"
+        "AND connection_id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY position, connection_id"
     )
     places: dict[str, tuple[str, str]] = {}
     for connection, node, role in reader.query(sql, [list(nodes), list(connections)])[1]:

@@ -19,7 +19,7 @@ from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.columns import from_json
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import NodeBuffers, now
-from mgraph_store.rows.schema import TABLES
+from mgraph_store.rows.schema import STORED
 from mgraph_store.upkeep import rescue
 from mgraph_store.upkeep.check import (
     JournalState,
@@ -70,7 +70,7 @@ def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
     number = _number(store)
     readable = state.last if state.present else -1
     behind = number is None or (state.count is not None and number < state.count.number)
-    changed = state.whole and not subjects.isdisjoint(("meta", *TABLES))
+    changed = state.whole and not subjects.isdisjoint(("meta", *STORED))
     if (behind or changed) and readable >= 0 and readable >= (-1 if number is None else number):
         done = [_rebuild(store, state)]
         return done if state.whole else [*done, _begin_again(store)]

@@ -8,7 +8,7 @@ from mgraph_store.index.reader import Reader
 from mgraph_store.rows.constraints import PARTIAL_TERMS, circle, misfit
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, Space
-from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.rows.schema import BLOCKS, REFERENCES, STORED, TABLE_OF, columns, stored_in
 
 if TYPE_CHECKING:
     import duckdb
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def filled_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """List the tables that have rows: looking for something in one that has none takes as long as in a short one."""
-    parts = " UNION ALL ".join(f"(SELECT '{table}' FROM {table} LIMIT 1)" for table in TABLES)
+    parts = " UNION ALL ".join(f"(SELECT '{table}' FROM {stored_in(table)} LIMIT 1)" for table in STORED)
     found = {table for (table,) in con.execute(parts).fetchall()}
-    return [table for table in TABLES if table in found]
+    return [table for table in STORED if table in found]
 
 
 def row_problems(reader: Reader) -> list[tuple[str, str]]:
@@ -26,13 +26,14 @@ def row_problems(reader: Reader) -> list[tuple[str, str]]:
     found = []
     filled = filled_tables(reader.connection)
     for table in filled:
-        record = TABLES[table]
+        record = STORED[table]
         for column in columns(record):
             target = REFERENCES.get(column.name)
             if target is not None:
+                each = f"unnest({column.name})" if column.type.endswith("[]") else column.name
                 sql = (
-                    f"SELECT DISTINCT {column.name} FROM {table} WHERE {column.name} IS NOT NULL "
-                    f"AND {column.name} NOT IN (SELECT id FROM {TABLE_OF[target]}) ORDER BY 1"
+                    f"SELECT DISTINCT id FROM (SELECT {each} AS id FROM {stored_in(table)}) WHERE id IS NOT NULL "
+                    f"AND id NOT IN (SELECT id FROM {TABLE_OF[target]}) ORDER BY 1"
                 )
                 found += [
                     (f"{table}.{column.name} {value} is not in {TABLE_OF[target]}.", value)
@@ -56,14 +57,18 @@ def row_problems(reader: Reader) -> list[tuple[str, str]]:
     ]
     sql = (
         "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
-        "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM node_terms) ORDER BY id"
+        "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM term_rows UNION ALL "
+        "SELECT unnest(node_ids) FROM point_blocks WHERE id IN (SELECT block_id FROM term_blocks)) ORDER BY id"
     )
     found += [(f"{kind} node {value} has no recipe.", value) for kind, value in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE tensor_key IS NULL "
-        "AND id IN (SELECT DISTINCT source_id FROM node_terms) ORDER BY id"
+        "AND id IN (SELECT DISTINCT source_id FROM term_rows UNION SELECT source_id FROM term_blocks) "
+        "ORDER BY id"
     )
     found += [(f"Node {value} is the source of a sum, but has no tensors.", value) for (value,) in reader.query(sql)[1]]
+    if not BLOCKS.keys().isdisjoint(filled):
+        found += _blocks(reader)
     if "connections" in filled:
         found += _ends(reader)
     if "edges" in filled:
@@ -83,6 +88,21 @@ def _partial(reader: Reader) -> list[tuple[str, str]]:
     if around:
         found.append((f"The partial nodes {', '.join(around)} refer to each other in a circle.", around[0]))
     return found
+
+
+def _blocks(reader: Reader) -> list[tuple[str, str]]:
+    """Find blocks whose lists do not have one entry for each point."""
+    sql = (
+        "SELECT id FROM point_blocks WHERE len(node_ids) = 0 OR len(positions) <> len(node_ids) "
+        "OR len(parameters) <> len(node_ids) OR (connection_id IS NULL) <> (positions IS NULL) "
+        "OR (connection_id IS NULL) <> (parameters IS NULL) UNION SELECT e.block_id FROM term_blocks e "
+        "JOIN point_blocks p ON p.id = e.block_id WHERE len(e.coefficients) <> len(p.node_ids) "
+        "UNION SELECT e.block_id FROM evaluation_blocks e JOIN point_blocks p ON p.id = e.block_id "
+        'WHERE len(e."values") <> len(p.node_ids) OR len(e.standard_errors) <> len(p.node_ids) ORDER BY 1'
+    )
+    return [
+        (f"Block {value} does not say the same about each of its points.", value) for (value,) in reader.query(sql)[1]
+    ]
 
 
 def _ends(reader: Reader) -> list[tuple[str, str]]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from mgraph_store.folder import TEMPORARY
 from mgraph_store.index import commits
-from mgraph_store.index.changes import parts
+from mgraph_store.index.changes import Changes, parts, weight
 from mgraph_store.index.following import settle
 from mgraph_store.index.journal import Count, record_size
 from mgraph_store.index.snapshot import opened, take
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.schema import TABLES, columns
+from mgraph_store.rows.schema import STORED, columns, stored_in
 from mgraph_store.tensors.objects import disk_error
 
 if TYPE_CHECKING:
@@ -32,19 +32,20 @@ def shortest_length(store: GraphStore) -> int:
     The lock is let go after each table, so that nobody waits for all of them.
     """
     with store.reading() as reader:
-        sql = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in TABLES)
+        sql = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {stored_in(table)}" for table in STORED)
         counts = dict(reader.query(sql)[1])
-        whole = list(parts(reader.connection)) if sum(counts.values()) <= _SMALL else None
+        small = sum(count * weight(table) for table, count in counts.items()) <= _SMALL
+        whole = list(parts(reader.connection)) if small else None
     if whole is not None:
         return sum(record_size(0, part) for part in whole)
     size = 0.0
     for table, count in counts.items():
-        listed = ", ".join(f'"{c.name}"' for c in columns(TABLES[table]))
+        listed = ", ".join(f'"{c.name}"' for c in columns(STORED[table]))
         with store.reading() as reader:
-            rows = reader.query(f"SELECT {listed} FROM {table} WHERE rowid < {_SAMPLE}")[1] if count else []
+            some = max(1, _SAMPLE // weight(table))
+            rows = reader.query(f"SELECT {listed} FROM {stored_in(table)} WHERE rowid < {some}")[1] if count else []
         if rows:
-            text = [[str(v) if v is not None else None for v in row] for row in rows]
-            size += record_size(0, {"rows": text}) * count / len(rows)
+            size += record_size(0, Changes({table: rows}).document()) * count / len(rows)
     return int(size)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store import GraphStore, Node, digest
+from mgraph_store.index.changes import Changes
 from mgraph_store.rows.schema import REFERENCES, TABLES, columns
 from mgraph_store.upkeep.check import examine
 
@@ -26,8 +27,8 @@ class Model:
     def of(cls, store: GraphStore) -> Model:
         """Read a graph as it is."""
         with store.reading() as reader:
-            added = reader.snapshot().get("add", {})
-            rows = {table: Counter(json.dumps(row) for row in part["rows"]) for table, part in added.items()}
+            added = Changes.of({kind: reader.all(kind) for kind in TABLES.values()}, ()).document()["add"]
+            rows = {table: Counter(map(json.dumps, part["rows"])) for table, part in added.items() if part["rows"]}
             return cls(rows, {n.id: _value(store, n) for n in reader.all(Node)})
 
     def after(self, operation: dict[str, Any]) -> Model:

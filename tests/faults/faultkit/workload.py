@@ -41,6 +41,7 @@ from mgraph_store.exchange.arrival import unpack as unpack_bundle
 from mgraph_store.exchange.bundle import pack
 from mgraph_store.index import snapshot
 from mgraph_store.index.changes import Changes
+from mgraph_store.rows.blocks import gathered
 from mgraph_store.transaction import Transaction
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
@@ -232,7 +233,7 @@ def sweep(work: Work) -> None:
     )
     records.append(Summary(connection.id, record.id, run.id, "train", "loss", "max", float("inf")))
     with work.store.transaction() as tx:
-        tx.add(*records)
+        tx.add(*gathered(records))
         work.announce("sweep", records, values=values)
     return None
 

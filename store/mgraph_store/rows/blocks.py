@@ -1,0 +1,258 @@
+"""Blocks: the points of a sweep, with what they are sums of and what was measured there, as a few rows that are lists.
+
+A sweep has up to millions of points, with some twenty numbers each. As rows of ``node_terms``, ``members`` and
+``evaluations`` each number would come with the ids and words that say what it is. So what a sweep stores at a time is
+gathered into blocks of points about which the same is to be said, and ``node_terms``, ``members`` and ``evaluations``
+are views of their own rows and those of the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import (
+    Evaluation,
+    EvaluationBlock,
+    Member,
+    Node,
+    NodeTerm,
+    PointBlock,
+    Record,
+    TermBlock,
+)
+
+BLOCK_POINTS = 100
+"""Points of a block, at most. When DuckDB stores rows that were added, it also writes again up to 2048 that it has, and
+with longer lists these are many numbers."""
+
+_OWN = {
+    "node_terms": 'SELECT node_id, "position", source_id, coefficient{own} FROM {db}term_rows',
+    "members": 'SELECT connection_id, node_id, role, "position", "row", parameter{own} FROM {db}member_rows',
+    "evaluations": """SELECT node_id, sweep_id, run_id, split, subset, batchnorm, "precision", metric, value,
+    standard_error, count{own} FROM {db}evaluation_rows""",
+}
+_LISTED = {
+    "node_terms": """SELECT unnest(p.node_ids) AS node_id, e."position", e.source_id,
+    unnest(e.coefficients) AS coefficient{numbers}
+FROM {db}term_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
+    "members": """SELECT p.connection_id, unnest(p.node_ids) AS node_id, 'sample' AS role,
+    unnest(p.positions) AS "position", NULL::BIGINT AS "row", unnest(p.parameters) AS parameter{points}
+FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL{some}""",
+    "evaluations": """SELECT unnest(p.node_ids) AS node_id, e.sweep_id, e.run_id, e.split, e.subset, e.batchnorm,
+    e."precision", e.metric, unnest(e."values") AS value, unnest(e.standard_errors) AS standard_error, e.count{numbers}
+FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
+}
+_SOME = """ AND {id} IN (
+    SELECT id FROM (SELECT id, unnest(node_ids) AS point FROM point_blocks) WHERE point IN (SELECT unnest(?::VARCHAR[]))
+)"""
+_PLAIN = dict.fromkeys(("own", "points", "numbers", "some"), "")
+# A list, by which rows are sorted in the order in which they were written: first those that are in no block.
+_PLACED = {
+    "own": ", [-1, rowid, 0] AS rowid",
+    "terms": ', [block, place, "position"] AS rowid',
+    "points": ", [p.rowid, generate_subscripts(p.node_ids, 1), 0] AS rowid",
+    "numbers": ", [p.rowid, generate_subscripts(p.node_ids, 1), e.rowid] AS rowid",
+    "some": "",
+}
+
+
+def view(table: str, db: str = "main.") -> str:
+    """Return the SELECT of a view; ``db`` goes before the names of tables."""
+    return "\nUNION ALL ".join(part[table].format(db=db, **_PLAIN) for part in (_OWN, _LISTED))
+
+
+def in_blocks(table: str, condition: str) -> str:
+    """Return the SELECT of those rows of a view that are in blocks of points that meet a condition, in order."""
+    listed = _LISTED[table].format(db="", **_PLACED)
+    chosen = listed.replace("point_blocks p", f"(SELECT *, rowid FROM point_blocks WHERE {condition}) p")
+    return f"SELECT * EXCLUDE (rowid) FROM ({chosen}) ORDER BY rowid"
+
+
+def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
+    """Return what to read a table or view from, with a column ``rowid`` that says in which order rows were written.
+
+    If only rows of some ``nodes`` are wanted, blocks without any of them are left out. Also returns the parameters.
+    """
+    if table not in _OWN:
+        return table, []
+    some = _SOME.format(id="p.id" if table == "members" else "e.block_id")
+    placed = _PLACED | ({} if nodes is None else {"some": some})
+    parts = " UNION ALL ".join(part[table].format(db="", **placed) for part in (_OWN, _LISTED))
+    return f"({parts}) AS {table}", [] if nodes is None else [list(nodes)]
+
+
+def fault(record: Record) -> str | None:
+    """Say what is wrong with the form of a block by itself; None if nothing is, or if it is none."""
+    if isinstance(record, EvaluationBlock):
+        errors = record.standard_errors
+        if errors is not None and len(errors) != len(record.values):
+            return f"it has {len(record.values)} values, but {len(errors)} standard errors"
+    if not isinstance(record, PointBlock):
+        return None
+    size = len(record.node_ids)
+    if not 0 < size <= BLOCK_POINTS:
+        return f"it has {size} points, not 1 to {BLOCK_POINTS}"
+    if len(set(record.node_ids)) != size:
+        return "it has a point twice"
+    if len({part is None for part in (record.connection_id, record.positions, record.parameters)}) > 1:
+        return "what it says about its points is incomplete"
+    if record.positions is None or record.parameters is None:
+        return None
+    for listed in (record.positions, record.parameters):
+        if len(listed) != size:
+            return f"it has {size} points, but a list of {len(listed)}"
+    lengths = {len(p) for p in record.parameters}
+    return "its parameters are not of one length" if lengths == {0} or len(lengths) > 1 else None
+
+
+class Number(NamedTuple):
+    """What is measured, under which conditions: the columns of ``evaluations`` but for the point and the number."""
+
+    sweep_id: str
+    run_id: str | None
+    split: str
+    subset: str
+    batchnorm: str
+    precision: str
+    metric: str
+    examples: int
+
+
+@dataclass
+class _Group:
+    """Points about which the same is to be said."""
+
+    node_ids: list[str] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    parameters: list[Sequence[float]] = field(default_factory=list)
+    coefficients: list[Sequence[float]] = field(default_factory=list)
+    numbers: list[Sequence[tuple[float, float | None]]] = field(default_factory=list)
+
+
+class Gathering:
+    """Gathers points into blocks."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[Any, ...], _Group] = {}
+        self._times: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def add(
+        self,
+        node_id: str,
+        *,
+        sample_of: str | None = None,
+        position: int = 0,
+        parameter: Sequence[float] = (),
+        terms: Sequence[tuple[str, float]] = (),
+        numbers: Mapping[Number, tuple[float, float | None]] | None = None,
+    ) -> None:
+        """Add a point, a new sample of a connection unless that is None, with its terms (source, coefficient), if they
+        are not stored yet, and numbers with their standard errors."""
+        measured = numbers or {}
+        values = list(measured.values())
+        times = self._times[node_id] = self._times.get(node_id, -1) + 1  # a block has a point only once
+        key = (
+            times,
+            sample_of,
+            len(parameter),
+            tuple([source for source, _ in terms]),
+            tuple(measured),
+            tuple([error is None for _, error in values]),
+        )
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group()
+        group.node_ids.append(node_id)
+        group.numbers.append(values)
+        if sample_of is not None:
+            group.positions.append(position)
+            group.parameters.append(parameter)
+        if terms:
+            group.coefficients.append([c for _, c in terms])
+
+    def records(self) -> Iterator[PointBlock | TermBlock | EvaluationBlock]:
+        """Yield the blocks."""
+        for key, group in self._groups.items():
+            for start in range(0, len(group.node_ids), BLOCK_POINTS):
+                yield from _blocks(key, group, slice(start, start + BLOCK_POINTS))
+
+
+def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointBlock | TermBlock | EvaluationBlock]:
+    _, sample_of, _, sources, measured, without = key
+    as_samples = (None, None, None) if sample_of is None else (sample_of, group.positions[part], group.parameters[part])
+    block = PointBlock("b" + random_characters(12), group.node_ids[part], *as_samples)
+    yield block
+    coefficients, numbers = group.coefficients[part], group.numbers[part]
+    for k, source_id in enumerate(sources):
+        yield TermBlock(block.id, k, source_id, [point[k] for point in coefficients])
+    for i, what in enumerate(measured):
+        errors: Any = None if without[i] else [point[i][1] for point in numbers]
+        values = [point[i][0] for point in numbers]
+        yield EvaluationBlock(
+            block_id=block.id,
+            sweep_id=what.sweep_id,
+            run_id=what.run_id,
+            split=what.split,
+            subset=what.subset,
+            batchnorm=what.batchnorm,
+            precision=what.precision,
+            metric=what.metric,
+            values=values,
+            standard_errors=errors,
+            count=what.examples,
+        )
+
+
+def gathered(records: Iterable[Record]) -> list[Record]:
+    """Gather rows of swept points into blocks as far as possible; the others are returned as they are.
+
+    A point's terms are gathered if it is a derived node that is itself among the records, with all of its terms.
+    """
+    rest: list[Record] = []
+    derived: set[str] = set()
+    terms: dict[str, list[NodeTerm]] = {}
+    members: dict[str, Member] = {}
+    numbers: dict[str, dict[Number, tuple[float, float | None]]] = {}
+    for r in records:
+        if isinstance(r, NodeTerm):
+            terms.setdefault(r.node_id, []).append(r)
+        elif isinstance(r, Member) and _is_sample(r) and r.node_id not in members:
+            members[r.node_id] = r
+        elif isinstance(r, Evaluation) and r.sweep_id is not None:
+            conditions = (r.run_id, r.split, r.subset, r.batchnorm, r.precision, r.metric, r.count)
+            what, own = Number(r.sweep_id, *conditions), numbers.setdefault(r.node_id, {})
+            if what in own:
+                rest.append(r)
+            else:
+                own[what] = (r.value, r.standard_error)
+        else:
+            rest.append(r)
+            if isinstance(r, Node) and r.kind == "sample" and r.tensor_key is None:
+                derived.add(r.id)
+    points = Gathering()
+    for node_id, own_terms in terms.items():
+        own_terms.sort(key=lambda term: term.position)
+        if node_id not in derived or [t.position for t in own_terms] != list(range(len(own_terms))):
+            rest += own_terms
+            derived.discard(node_id)
+    for node_id in dict.fromkeys([*members, *numbers, *(n for n in terms if n in derived)]):
+        member = members.get(node_id)
+        points.add(
+            node_id,
+            sample_of=None if member is None else member.connection_id,
+            position=member.position if member else 0,
+            parameter=(member.parameter or ()) if member else (),
+            terms=[(t.source_id, t.coefficient) for t in terms[node_id]] if node_id in derived & terms.keys() else (),
+            numbers=numbers.get(node_id),
+        )
+    return [*rest, *points.records()]
+
+
+def _is_sample(member: Member) -> bool:
+    return member.role == "sample" and member.row is None and bool(member.parameter)
