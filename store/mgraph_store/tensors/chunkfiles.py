@@ -66,11 +66,13 @@ def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0) -> None:
 
 
 def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Make a flat array to read chunks into; it begins on a page of memory, as a file does.
+    """Make a flat array to read chunks into; if it is not small, it begins on a page of memory, as a file does.
 
     Where it begins a few bytes further on, as NumPy's do, some processors need three times as long to copy the first
     chunk: the low bits of addresses make a load look as if it needed the store just before (benchmarks/reading.py).
     """
+    if size * dtype.itemsize <= PIECE:
+        return np.empty(size, dtype)
     whole = np.empty(size * dtype.itemsize + _PAGE, np.uint8)
     start = -whole.ctypes.data % _PAGE
     return whole[start : start + size * dtype.itemsize].view(dtype)
