@@ -205,6 +205,18 @@ def test_a_failed_write_leaves_nothing(
     assert [p.name for p in tmp_path.rglob("*")] in (["tensors.zarr", "tmp"], ["tmp", "tensors.zarr"])
 
 
+def test_what_is_read_begins_on_a_page(objects: TensorStore) -> None:
+    for size in (1, 1000, 3_000_000):  # a part of a chunk, too
+        numbers = np.arange(size, dtype=np.float32)
+        key = put(objects, float32=numbers)
+        for start in (0, size // 2):
+            found = objects.open(key).read(start)
+            assert found.ctypes.data % 4096 == 0
+            assert found.flags.c_contiguous
+            assert found.flags.writeable
+            assert (found == numbers[start:]).all()
+
+
 def test_digests_depend_on_dtype_shape_and_bits() -> None:
     zeros = np.zeros(4, np.float32)
     variants = [zeros, -zeros, zeros.astype(np.float64), zeros.reshape(2, 2), zeros[:3], zeros.view(np.int32)]
