@@ -136,7 +136,7 @@ class Net(nn.Module):
 """
 
 
-@pytest.mark.parametrize("kind", ["train", "forward", "momentum"])
+@pytest.mark.parametrize("kind", ["train", "forward", pytest.param("momentum", marks=pytest.mark.stress)])
 def test_frozen_statistics_stay_frozen(made: Any, kind: str) -> None:
     g = made(FROZEN + f"def net():\n    return Net(['{kind}'])\n", said="statistics of module norms.0 frozen")
     g.connect("a", "b", method=mgraph.BezierCurve(epochs=1, batch_size=16), name="c", grid=3)
@@ -169,7 +169,7 @@ def test_what_is_frozen_in_part_is_recomputed_in_part(made: Any) -> None:
     assert "--buffers-from" not in str(refused.value)
 
 
-@pytest.mark.parametrize("add", ["P.spectral_norm", "nn.utils.spectral_norm"])
+@pytest.mark.parametrize("add", ["P.spectral_norm", pytest.param("nn.utils.spectral_norm", marks=pytest.mark.stress)])
 def test_vectors_of_spectral_normalisation_are_each_points_own(made: Any, add: str) -> None:
     layers = f"{add}(nn.Linear(4, 16)), nn.ReLU(), {add}(nn.Linear(16, 16)), nn.ReLU(), nn.Linear(16, 2)"
     g = made(f"def net():\n    return nn.Sequential({layers})\n", epochs=10)

@@ -193,7 +193,7 @@ def test_cells_are_where_their_points_are(graph: Any) -> None:
 
 def test_a_sweep_of_fewer_splits_is_drawn_too(graph: Any, tmp_path: Path) -> None:
     s = graph.connection("s")
-    for splits in (("train",), ("valid",), ("test",)):
+    for splits in (("train",), ("test",)):
         s.sweep(2, splits=splits)
         s.plot(tmp_path / "s.png", before=graph.connection("wall") if splits == ("train",) else None)
     line = graph.connection("line")
@@ -269,10 +269,10 @@ def test_a_relief_is_as_high_as_what_was_measured(graph: Any, tmp_path: Path) ->
 
 
 def test_a_file_says_what_it_shows(graph: Any, tmp_path: Path) -> None:
-    s = graph.connection("s")
-    wanted = f"command: mgraph plot s --no-before; graph: digits.mgraph; sweep: {s.swept().sweep.id}"
+    line = graph.connection("line")
+    wanted = f"command: mgraph plot line; graph: digits.mgraph; sweep: {line.swept().sweep.id}"
     for suffix in (".png", ".svg", ".pdf"):
-        assert wanted.encode() in s.plot(tmp_path / f"s{suffix}").read_bytes()
+        assert wanted.encode() in line.plot(tmp_path / f"line{suffix}").read_bytes()
 
 
 def test_plotting_changes_nothing(graph: Any, tmp_path: Path, snapshot: Any) -> None:
