@@ -67,6 +67,10 @@ class GraphStore:
         self.folder = Folder(path)
         self._check_entries()
         self._place, self._shared = Place.read(self.folder), SharedPlace.read(self.folder)
+        if self._place is not None:  # what a stranger's graph names is refused before anything is done
+            from mgraph_store.objectstorage import check_url
+
+            check_url(self._place.url)
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
 

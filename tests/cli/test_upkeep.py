@@ -171,8 +171,8 @@ def test_a_graph_of_an_older_format_is_read_and_upgraded_when_asked(commands: An
     assert run("rm", "c", "--dry-run").stdout
     assert run("sql", "SELECT count(*) FROM edges").stdout
     assert run("ls").stdout == listed.stdout
-    assert run("upgrade", "--json").row == {"path": str(tmp_path / "v1.mgraph"), "before": 1, "format": 2}
-    assert run("upgrade", "--json").row["before"] == 2
+    assert run("upgrade", "--json").row == {"path": str(tmp_path / "v1.mgraph"), "before": 1, "format": 3}
+    assert run("upgrade", "--json").row["before"] == 3
     assert run("ls").stdout == listed.stdout
     run("mv", "a", "first")
     assert run("check", "--deep").stdout == "No problems.\n"

@@ -324,6 +324,7 @@ _ALLOWED = {
     "index/processes.py": "reads /proc",
     "underway.py": "likewise",
     "tensors/chunkfiles.py": "from a descriptor of a folder",
+    "flushing.py": "likewise, and only what it makes itself",
     "index/index.py": "looks at what DuckDB has opened",
     "upkeep/repair.py": "makes a directory, from a descriptor of a folder",
     "tensors/objects.py": "likewise",

@@ -165,7 +165,8 @@ def test_times_of_other_zones_are_stored_as_utc(connection: duckdb.DuckDBPyConne
 def test_numpy_numbers_are_numbers(connection: duckdb.DuckDBPyConnection) -> None:
     import numpy as np
 
-    connection.execute("DELETE FROM evaluation_rows")
+    for table in ("evaluation_rows", "evaluation_blocks"):
+        connection.execute(f"DELETE FROM {table}")
     row = Evaluation("m", None, None, "test", "all", "own", "fp32", "loss", np.float32(0.5), None, np.int64(7))  # type: ignore[arg-type]
     insert(connection, Evaluation, [row])
     (found,) = rows_to_records(Evaluation, connection.execute("SELECT * FROM evaluations").fetchall())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgraph_store import GraphStore, Run, new_id
+from mgraph_store import GraphStore, Node, Run, new_id
 
 WAYS: dict[str, Callable[[GraphStore], Any]] = {
     "stored": lambda store: store.read_parameters("a"),
@@ -25,9 +25,14 @@ WAYS: dict[str, Callable[[GraphStore], Any]] = {
     "a stream": lambda store: store.computation("sum").run(),
     "a combination": lambda store: store.combination([0.5, 0.5], ["a", "part"]).run(),
     "side by side": lambda store: [
-        blocks for _, blocks in store.parameter_blocks([store._node("a"), store._node("sum")])
+        blocks for _, blocks in store.parameter_blocks([_node(store, "a"), _node(store, "sum")])
     ],
 }
+
+
+def _node(store: GraphStore, name: str) -> Node:
+    with store.reading() as reader:
+        return reader.find_node(name)
 
 
 @pytest.fixture

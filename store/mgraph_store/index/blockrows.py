@@ -151,7 +151,7 @@ def _decoded(text: str) -> list[float]:
     return numbers.tolist()
 
 
-def remove(con: duckdb.DuckDBPyConnection, table: str, column: str, gone: str) -> int:
+def take_out(con: duckdb.DuckDBPyConnection, table: str, column: str, gone: str) -> int:
     """Remove those rows of a view whose column has one of the values that the table ``gone`` has.
 
     Returns how many rows or blocks were concerned.

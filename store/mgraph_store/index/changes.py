@@ -85,7 +85,7 @@ class Changes:
                 con.execute(f"CREATE OR REPLACE TEMP TABLE {_GONE} AS SELECT unnest(?::VARCHAR[]) AS value", [values])
                 known = values
             if table in ROWS:
-                count = blockrows.remove(con, table, column, _GONE)
+                count = blockrows.take_out(con, table, column, _GONE)
             else:
                 sql = f'DELETE FROM {table} WHERE "{column}" IN (SELECT value FROM {_GONE})'
                 count = con.execute(sql).fetchall()[0][0]
