@@ -7,8 +7,8 @@ snapshot run is M cosine cycles from the same initial rate, with a member at the
 those of VGG-16 for the plain CNN, those of its residual networks for the one with BatchNorm. Nothing is chosen on test
 data, on which all of them are measured.
 
-Run: ``python benchmarks/fge.py --cifar10 cifar10.npz --work DIR -o benchmarks/results/fge.txt``, some fifteen minutes
-of CPU. What is in the graphs in DIR already is not trained again.
+Run: ``python benchmarks/fge.py --cifar10 cifar10.npz --work DIR -o benchmarks/results/merging.txt``, some fifteen
+minutes of CPU; it is written behind what the file has. What is in the graphs in DIR already is not trained again.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=4000, help="training images, a tenth of them for validation")
     parser.add_argument("--epochs", type=int, default=20, help="B, those of an ordinary training")
     parser.add_argument("--budgets", type=int, default=3, help="the largest k")
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("-o", "--output", type=Path, help="written behind what this file has")
     options = parser.parse_args()
     quieten()
     warnings.simplefilter("ignore", SimilarModeWarning)  # FGE begins as the independent run of its seed does
@@ -140,7 +140,8 @@ def main() -> None:
                 )
                 print(lines[-1], flush=True)
     if options.output:
-        options.output.write_text("\n".join(lines) + "\n")
+        with options.output.open("a") as file:
+            file.write("\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -165,10 +165,11 @@ def merge(
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
-        _check(job)
-        family = session.family_of(connection)
         check_name_is_free(session, job.name)
-        parameter = None if job.at is None else family.points(list(job.at))[0]
+    _check(job)
+    family = session.family_of(connection)  # which may run a user's code, so no lock is held
+    parameter = None if job.at is None else family.points(list(job.at))[0]
+    with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
         found = load_sweep(reader, connection, sweep) if sweep is not None or job.at is None else None
         data = None if found is None else replace(found, family=family)

@@ -35,12 +35,16 @@ class NewTree:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        if failed is None:
-            while self._folders:
+        try:
+            while self._folders and failed is None:
                 self._flushes.begin(self._folders.popitem()[1])
-        for descriptor in self._folders.values():
-            os.close(descriptor)
-        self._flushes.end(failed=failed is not None)
+        except BaseException as error:
+            failed = error
+            raise
+        finally:
+            for descriptor in self._folders.values():
+                os.close(descriptor)
+            self._flushes.end(failed=failed is not None)
 
     def write(self, place: str, parts: Iterable[memoryview]) -> None:
         """Write a new file, whose ``place`` is the path below this directory, and have it flushed."""
