@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from mgraph.architectures.loading import build_network
 from mgraph.durations import spoken
+from mgraph.network.precision import check_precision, computing_in
 from mgraph.report.sizes import size_of
 from mgraph.repro.data import DATA, DataSet
 from mgraph.repro.experiment import Net, Row
@@ -22,6 +23,9 @@ from mgraph.repro.steps import Size, Step, Train, Work
 
 if TYPE_CHECKING:
     from mgraph.repro.lab import Lab
+
+FP32 = "fp32"
+"""The precision in which everything is measured."""
 
 SECONDS = 1.0
 """Time spent on measuring the speed of one network."""
@@ -71,29 +75,36 @@ class Speed:
 class MeasuredHere(Speed):
     """The speed on a device of this machine, measured on the network itself for a second."""
 
-    def __init__(self, device: str, threads: int | None = None, seconds: float = SECONDS) -> None:
-        self._device, self._seconds, self._threads = device, seconds, threads
-        self._known: dict[tuple[str, str, int], float] = {}
-        self.basis = f"counted passes × the speed of each network, measured for {seconds:g} s on {device}"
+    def __init__(
+        self, device: str, threads: int | None = None, seconds: float = SECONDS, precision: str = FP32
+    ) -> None:
+        self._device, self._seconds, self._threads, self._precision = torch.device(device), seconds, threads, precision
+        check_precision(precision, self._device)
+        self._known: dict[tuple[str, str, int, str], float] = {}
+        trained = "" if precision == FP32 else f", trained in {precision}"
+        self.basis = f"counted passes × the speed of each network, measured for {seconds:g} s on {device}{trained}"
 
     @override
     def seconds(self, net: Net, work: Work, batch_size: int) -> float:
         key = (net.arch, net.data, batch_size)
-        if key not in self._known:
-            self._known[key] = self._measure(net, batch_size)
-        return (work.trained + work.forward / BACKWARD) * self._known[key]
+        for precision in {FP32, self._precision}:
+            if (*key, precision) not in self._known:
+                self._known[*key, precision] = self._measure(net, batch_size, precision)
+        measured = work.forward / BACKWARD * self._known[*key, FP32]
+        return measured + (work.trained * self._known[*key, self._precision] if work.trained else 0)
 
-    def _measure(self, net: Net, batch_size: int) -> float:
+    def _measure(self, net: Net, batch_size: int, precision: str) -> float:
         """Return the seconds that one example takes, forward and backward."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads or before)
         try:
             module, x, y = _probe(net, batch_size, self._device)
-            _pass(module, x, y)  # the first one allocates
-            begin, done = time.perf_counter(), 0
-            while done == 0 or time.perf_counter() - begin < self._seconds:
-                _pass(module, x, y)
-                done += 1
+            with computing_in(precision, self._device):
+                _pass(module, x, y)  # the first one allocates
+                begin, done = time.perf_counter(), 0
+                while done == 0 or time.perf_counter() - begin < self._seconds:
+                    _pass(module, x, y)
+                    done += 1
             return (time.perf_counter() - begin) / done / batch_size
         finally:
             torch.set_num_threads(before)
@@ -190,13 +201,16 @@ def _count(arch: str, data: str) -> tuple[int, int, bool]:
     )
 
 
-def _probe(net: Net, batch_size: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
+def _probe(net: Net, batch_size: int, device: torch.device) -> tuple[nn.Module, Tensor, Tensor]:
     of: DataSet = DATA[net.data]
     module = build_network(net.arch, input_shape=of.shape, classes=of.classes, seed=0).to(device).train()
+    if any(isinstance(m, nn.Conv2d) for m in module.modules()):
+        module = module.to(memory_format=torch.channels_last)
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
     if of.tokens and net.data != "toy":
         return module, torch.zeros(batch_size, *of.shape, dtype=torch.int64, device=device), labels
-    return module, torch.randn(batch_size, *of.shape, device=device), labels
+    x = torch.randn(batch_size, *of.shape, device=device)
+    return module, x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x, labels
 
 
 def _pass(module: nn.Module, x: Tensor, y: Tensor) -> None:

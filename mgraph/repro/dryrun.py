@@ -39,10 +39,10 @@ class Tried:
 
 
 def dry_run(
-    rows: Iterable[Row], scale: str, *, device: str, threads: int | None, say: Callable[[str], None]
+    rows: Iterable[Row], scale: str, *, device: str, threads: int | None, precision: str, say: Callable[[str], None]
 ) -> list[Tried]:
     """Try the rows of a scale; raises what a recipe that does not work raises."""
-    steps = steps_of([row for row in rows if scale in row.setups], scale)
+    steps = [step.computing_in(precision) for step in steps_of([row for row in rows if scale in row.setups], scale)]
     nets = {step.net.key: step.net for step in steps}
     tried: list[Tried] = []
     with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Lab:
     """A graph for one paper at one scale; its experiments share modes and connections of equal names.
 
-    Its spaces are called PAPER.SCALE.NETWORK, which says what the graph is.
+    Its spaces are called PAPER.SCALE.NETWORK, which says what the graph is. What is trained is trained in
+    ``precision``, by default that of the newest row in the graph, and measured in fp32.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Lab:
         data: Path | None = None,
         device: str = "auto",
         threads: int | None = None,
+        precision: str | None = None,
         progress: ProgressCallback = silent,
     ) -> None:
         self.experiment, self.scale, self.path, self.data = experiment, scale, path, data
@@ -47,6 +49,7 @@ class Lab:
         if path.exists():
             self._graph = open_graph(path, **self._opened)
             self._require_mine()
+        self.precision = precision or self._precision_there() or "fp32"
 
     @property
     def exists(self) -> bool:
@@ -68,7 +71,8 @@ class Lab:
         """Do a step, unless its result is there; continue it if it was interrupted."""
         if step.name not in self._made:
             self.space(step.net)
-            self._made[step.name] = self._found(step) or step.make(self)
+            wanted = step.computing_in(self.precision)
+            self._made[step.name] = self._found(wanted) or wanted.make(self)
         return self._made[step.name]
 
     def _found(self, step: Step) -> Any:
@@ -130,6 +134,12 @@ class Lab:
         if net.data == "words":
             return f"text:{write_words(self.path.absolute().parent / 'words')}?length={DATA['words'].shape[0]}"
         return DATA[net.data].spec(self.data, net.limit)
+
+    def _precision_there(self) -> str | None:
+        """Return the precision in which the newest row that is done was trained."""
+        from mgraph.repro import ledger
+
+        return ledger.precision(self) if self.exists else None
 
     def _require_mine(self) -> None:
         """Refuse a graph of another paper or scale, or of something else."""

@@ -48,7 +48,7 @@ class Entry:
 @contextmanager
 def entry(lab: Lab, row: Row) -> Iterator[Entry]:
     """Record a row while it is run; its numbers are stored when the block ends without an error."""
-    made = Entry(identity(lab.experiment, row, lab.scale))
+    made = Entry(identity(lab.experiment, row, lab.scale, lab.precision))
     store, session = lab.graph.session.store, lab.graph.session
     with recorded_run(store, COMMAND, made._document, seed=None, device=session.device) as log:
         yield made
@@ -63,7 +63,7 @@ def done(lab: Lab, row: Row) -> Numbers | None:
     """
     if not lab.exists:
         return None
-    wanted = json.loads(json.dumps(identity(lab.experiment, row, lab.scale)))
+    wanted = json.loads(json.dumps(identity(lab.experiment, row, lab.scale, lab.precision)))
     with lab.graph.session.store.reading() as reader:
         runs = reader.all(Run, command=COMMAND, status="complete")
     for run in reversed(runs):
@@ -93,7 +93,15 @@ def provenance(lab: Lab) -> str:
         return ""
     versions = json.loads(runs[-1].versions)
     parts = [f"{name} {versions[name]}" for name in ("mgraph", "torch", "python") if name in versions]
-    return visible(", ".join([*parts, f"on {runs[-1].device}"]))
+    trained = "" if lab.precision == "fp32" else f", trained in {lab.precision} and measured in fp32"
+    return visible(", ".join([*parts, f"on {runs[-1].device}{trained}"]))
+
+
+def precision(lab: Lab) -> str | None:
+    """Return the precision in which the newest row was trained; None if no row is done."""
+    with lab.graph.session.store.reading() as reader:
+        runs = reader.all(Run, command=COMMAND, status="complete")
+    return str(json.loads(runs[-1].settings).get("precision", "fp32")) if runs else None
 
 
 def costs(lab: Lab, rows: Sequence[Row]) -> str:
@@ -132,7 +140,7 @@ def _steps(row: Row, scale: str) -> list[Step]:
     return [step for trial in row.trials(scale) for step in row.steps(trial)]
 
 
-def identity(experiment: Experiment, row: Row, scale: str) -> dict[str, Any]:
+def identity(experiment: Experiment, row: Row, scale: str, precision: str = "fp32") -> dict[str, Any]:
     """Return what makes a run of a row the same: the row, the scale, and everything that is set."""
     setup = row.setups[scale]
     return {
@@ -143,7 +151,7 @@ def identity(experiment: Experiment, row: Row, scale: str) -> dict[str, Any]:
         "net": _plain(setup.net),
         "repeats": setup.repeats,
         "options": _plain(setup.options),
-    }
+    } | ({} if precision == "fp32" else {"precision": precision})
 
 
 def _plain(value: Any) -> Any:

@@ -77,8 +77,9 @@ class Reproduction:
 
     ``graph`` is its graph, which is made when it is first needed, by default ``repro-PAPER-SCALE.mgraph`` here, shared
     by all experiments of the paper at that scale; ``scale=None`` takes the one that the graph has, or tiny. ``data`` is
-    a file or directory of the data set. Raises InputError for an experiment, row or scale that does not exist, and for
-    a graph of something else.
+    a file or directory of the data set. ``precision`` (fp32, tf32, bf16) is that of training, by default that of the
+    graph's newest row, or fp32; everything is measured in fp32. Raises InputError for an experiment, row or scale that
+    does not exist, a precision that the device lacks, and a graph of something else.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Reproduction:
         data: str | Path | None = None,
         device: str = "auto",
         threads: int | None = None,
+        precision: str | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         self.experiment = experiment_named(name)
@@ -108,6 +110,7 @@ class Reproduction:
             data=None if data is None else Path(data),
             device=device,
             threads=threads,
+            precision=precision,
             progress=self._heard,
         )
 
@@ -206,7 +209,8 @@ class Reproduction:
         """
         from mgraph.repro.dryrun import dry_run
 
-        return dry_run(self.rows, self.scale, device=self._device, threads=self._threads, say=say)
+        how: dict[str, Any] = {"device": self._device, "threads": self._threads, "precision": self.lab.precision}
+        return dry_run(self.rows, self.scale, say=say, **how)
 
     def _outlook(self, rows: list[Row], limit: float | None, say: Callable[[str], None]) -> Outlook:
         speed = self._speed()
@@ -223,8 +227,8 @@ class Reproduction:
         from mgraph.repro.costing import SECONDS, MeasuredHere
         from mgraph.session.session import resolve_device
 
-        device = resolve_device(self._device)
-        return MeasuredHere(device, self._threads, SECONDS if self.scale != "tiny" else SECONDS / 5)
+        seconds = SECONDS if self.scale != "tiny" else SECONDS / 5
+        return MeasuredHere(resolve_device(self._device), self._threads, seconds, self.lab.precision)
 
     def _costs(self, rows: list[Row], speed: Speed, places: int) -> tuple[tuple[str, Cost], ...]:
         from mgraph.repro.costing import cost_of
@@ -259,7 +263,10 @@ class Reproduction:
 
         device = self._engine.device or self._device
         data = None if self.lab.data is None else self.lab.data.absolute()
-        place = Place(self.experiment.name, self.scale, self.path.absolute(), data, device, self._threads or 1)
+        place = Place(
+            *(self.experiment.name, self.scale, self.path.absolute(), data, device, self._threads or 1),
+            precision=self.lab.precision,
+        )
         steps = steps_of([row], self.scale)
         spread(steps, self.lab, self._engine, place, progress=self._progress, check=self._check_deadline)
 

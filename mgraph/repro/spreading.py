@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mgraph.engines.base import Engine, Finished
 from mgraph.engines.worker import GRACE, Overheard, interruptible, listening
@@ -34,13 +35,15 @@ class Place:
     data: Path | None = None
     device: str = "auto"
     threads: int | None = 1
+    precision: str | None = None
 
     def open(self) -> Lab:
         """Open it."""
         from mgraph.repro.registry import experiment_named
 
         found: Experiment = experiment_named(self.experiment)
-        return Lab(found, self.scale, self.path, data=self.data, device=self.device, threads=self.threads)
+        how: dict[str, Any] = {"device": self.device, "threads": self.threads, "precision": self.precision}
+        return Lab(found, self.scale, self.path, data=self.data, **how)
 
 
 @dataclass(frozen=True)

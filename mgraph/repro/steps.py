@@ -88,6 +88,11 @@ class Step(ABC):
         """The names of what it makes."""
         return (self.name,)
 
+    def computing_in(self, precision: str) -> Step:
+        """Return the same step, training in another precision; what only measures always does so in fp32."""
+        del precision
+        return self
+
     @abstractmethod
     def work(self, size: Size) -> Work:
         """Return what it costs."""
@@ -141,6 +146,10 @@ class Train(Step):
         if self.members is not None:
             return tuple(f"{self.name}-{k + 1}" for k in range(self.members))
         return (self.name, *(f"{self.name}-{epoch}" for epoch in self.settings.keep))
+
+    @override
+    def computing_in(self, precision: str) -> Train:
+        return replace(self, settings=replace(self.settings, precision=precision))
 
     @override
     def work(self, size: Size) -> Work:
@@ -227,6 +236,12 @@ class Join(Step):
     @override
     def needs(self) -> tuple[str, ...]:
         return self.ends
+
+    @override
+    def computing_in(self, precision: str) -> Join:
+        if not any(f.name == "precision" for f in fields(self.method)):
+            return self
+        return replace(self, method=replace(self.method, precision=precision))  # type: ignore[call-arg]
 
     @override
     def work(self, size: Size) -> Work:

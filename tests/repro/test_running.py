@@ -175,6 +175,20 @@ def test_what_was_made_otherwise_is_not_taken_for_ours(tmp_path: Path) -> None:
         chosen.run()
 
 
+def test_training_in_another_precision_is_told_and_kept_apart(commands: Any, tmp_path: Path) -> None:
+    run = commands(tmp_path)
+    run("repro", "s-simplex", "--device", "cpu", "--precision", "bf16")
+    graph = mgraph.open(tmp_path / "repro-s-tiny.mgraph", device="cpu")
+    assert graph.node("cnn-0-a").describe()["info"]["settings"]["precision"] == "bf16"
+    assert graph.connection("cnn-0-simplex").swept().sweep.precision == "fp32"
+    shown = run("repro", "s-simplex", "--show").stdout  # without saying it again
+    assert "on cpu, trained in bf16 and measured in fp32." in " ".join(shown.split())
+    refused = run("repro", "s-simplex", "--device", "cpu", "--precision", "fp32", code=2).stderr
+    assert "has a cnn-0-a that was made with precision=bf16, not fp32" in " ".join(refused.split())
+    refused = run("repro", "g-fig3", "--device", "cpu", "--precision", "tf32", code=2).stderr
+    assert "TF32 needs an NVIDIA GPU" in " ".join(refused.split())
+
+
 @pytest.mark.parametrize("numbers", [5, {"ours": 5}, {"ours": {"mean": [["x", None]]}}, {"ours": {"mean": []}}])
 def test_numbers_that_nobody_measured_are_no_traceback(done: Path, commands: Any, tmp_path: Path, numbers: Any) -> None:
     path = tmp_path / "g.mgraph"

@@ -51,6 +51,11 @@ _COSTS = ("row", "time", "nbytes", "at_most")
 @click.option("--show", is_flag=True, help="Only print the table of what has been run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: by the network's size).")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Train in this precision, and measure in fp32.  [default: fp32, or that of the graph]",
+)
 @output_options
 def repro(name: str | None, estimate: bool, dry_run: bool, show: bool, form: str, **where: Any) -> None:
     """Run a paper's table or figure again, and print our numbers beside the published ones; without NAME, list them.
@@ -63,6 +68,7 @@ def repro(name: str | None, estimate: bool, dry_run: bool, show: bool, form: str
       mgraph repro
       mgraph repro s-table2 --only 3x3
       mgraph repro g-table2 --scale small --data cifar10.npz --budget 2h
+      mgraph repro s-table2 --scale small --precision bf16
       mgraph repro s-table1 --scale paper --dry-run
       mgraph repro s-table1 --scale paper --engine ray
     """
