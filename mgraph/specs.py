@@ -131,8 +131,11 @@ def look_up(
     ``elsewhere`` returns the spec of what other libraries know by such a name.
     """
     if spec.prefix not in registry:
+        kind = spec.name.rpartition(".")[2]  # of a file that is given without saying so: digits.npz for npz:digits.npz
         hint = without_function(spec.name)
-        if not hint:
+        if "." in spec.name and kind in registry and registry[kind].argument:
+            hint = f" did you mean {f'{kind}:{spec.name}'!r}?"
+        elif not hint:
             other = elsewhere(spec.name)
             hint = suggestion(spec.prefix, registry) if other is None else f" did you mean {other!r}?"
         known = ", ".join(entry.usage for entry in registry.values())

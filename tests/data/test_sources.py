@@ -217,6 +217,8 @@ def test_factories(tmp_path):
     ("text", "says"),
     [
         ("digit", r"no data set 'digit'; did you mean 'digits'\?"),
+        ("my/cifar10.npz", r"no data set 'my/cifar10.npz'; did you mean 'npz:my/cifar10.npz'\?"),
+        ("flowers.csv?label=kind", r"did you mean 'csv:flowers.csv'\?"),
         ("nothing", "there are digits, mnist, .*npz:FILE"),
         ("digits?limit=3", "digits has no parameter 'limit'; it has label_noise, label_seed"),
         ("digits?label_noise=1", "at least 0 and below 1, not 1"),
