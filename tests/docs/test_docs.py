@@ -29,8 +29,12 @@ def _generate() -> ModuleType:
 
 GENERATE = _generate()
 
-# Pages that take longest and whose features other tests try one by one; with the others, only their code is looked at.
-_LONG = ("docs/paths-and-surfaces.md", "docs/explore.md", "docs/llpf.md", "docs/measures.md", "docs/neb.md")
+# Pages that take longest and whose features other tests try one by one; make stress runs them, and otherwise only their
+# code is looked at. The tutorial begins like README, which is run.
+_LONG = (
+    *("docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/queries.md", "docs/explore.md", "docs/resume.md"),
+    *("docs/llpf.md", "docs/measures.md", "docs/neb.md"),
+)
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.stress] * (p in _LONG)) for p in GENERATE.PAGES])
