@@ -219,6 +219,9 @@ class Journal:
     def pull(self) -> None:
         """Take over what others have committed elsewhere; nothing for a graph that is not shared."""
 
+    def announce_format(self) -> None:
+        """Say elsewhere that the graph has the present format from now on, so that older versions leave it alone."""
+
     def is_behind(self) -> bool:
         """Return whether others have committed elsewhere what is not here."""
         return False
