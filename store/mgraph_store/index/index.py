@@ -41,6 +41,7 @@ from mgraph_store.index.known import Known
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.schema import (
@@ -524,15 +525,15 @@ def tensor_keys(
     con: duckdb.DuckDBPyConnection, *, of: Sequence[str] | None = None, without: Sequence[str] = ()
 ) -> set[str]:
     """List the keys of tensor objects that rows refer to: all rows, those ``of`` some nodes, or ``without`` some."""
-    parts, values = [], []
+    some, parts = of is not None or bool(without), []
     for table in tables_with("tensor_key"):
         owner = "id" if table == "nodes" else "node_id"
         part = f"SELECT tensor_key FROM {table} WHERE tensor_key IS NOT NULL"
-        if of is not None or without:
-            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT unnest(?::VARCHAR[]))"
-            values.append(list(without if of is None else of))
+        if some:
+            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT value FROM mgraph_owners)"
         parts.append(part)
-    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall()}
+    with filled(con, mgraph_owners=without if of is None else of) if some else contextlib.nullcontext():
+        return {key for (key,) in con.execute(" UNION ".join(parts)).fetchall()}
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -32,7 +32,7 @@ from mgraph_store.errors import (
 )
 from mgraph_store.folder import Folder
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Count, Journal, packed, record, unpacked
+from mgraph_store.index.journal import Count, Journal, Prepared, packed, record, unpacked
 from mgraph_store.index.migrations import FOLLOWED
 from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.rows import schema
@@ -126,12 +126,12 @@ class SharedJournal(Journal):
         return True
 
     @override
-    def append(self, at: Count, document: dict[str, Any] | bytes) -> Count:
+    def append(self, at: Count, document: dict[str, Any] | Prepared) -> Count:
         """Commit into the log, and then here; OvertakenError if somebody else has committed after ``at``."""
-        data = packed(document) if isinstance(document, dict) else document
+        data = document if isinstance(document, Prepared) else Prepared(packed(document))
         after = self._position(at)
         try:
-            position = self._log.append(data, after)
+            position = self._log.append(data.payload, after)
         except StoreError as error:
             raise OutcomeUnknownError(
                 f"{error} Whether the last commit was stored is seen later (mgraph ls)."
