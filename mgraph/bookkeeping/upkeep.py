@@ -71,9 +71,11 @@ def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> Chec
 def upgrade(path: str | Path) -> dict[str, Any]:
     """Upgrade a graph of an older format permanently to the current one: ``mgraph.upgrade("digits.mgraph")``.
 
-    All or nothing; an older mgraph cannot open it afterwards. Returns its ``path``, the format that it had (``before``)
-    and the one that it has. Raises NotFoundError if there is no graph, FormatError if no way leads to the current
-    format, CorruptError if it is damaged: check and repair it with the mgraph that wrote it.
+    All or nothing; an older mgraph cannot open it afterwards. If machines share it, that is so on all of them, and each
+    has to upgrade its own directory. Returns its ``path``, the format that it had (``before``) and the one that it has.
+    Raises NotFoundError if there is no graph, FormatError if no way leads to the current format, StoreError if the
+    place where it is shared cannot be reached, CorruptError if it is damaged: check and repair it with the mgraph that
+    wrote it.
     """
     from mgraph_store import FORMAT_VERSION
 

@@ -9,13 +9,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from mgraph_store.errors import InputError, NameTakenError, NotFoundError
+from mgraph_store.errors import FormatError, InputError, NameTakenError, NotFoundError
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
-from mgraph_store.index.shared import Birth, newest_snapshot
+from mgraph_store.index.journal import unpacked
+from mgraph_store.index.shared import Birth, have_blocks, newest_snapshot
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.objectstorage import check_url
+from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.sharedlog import SharedLog
 from mgraph_store.store import TENSORS, GraphStore
@@ -70,7 +72,7 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
     NameTakenError
         If the path exists.
     FormatError, CorruptError
-        If the graph is of another format, or its log is damaged.
+        If the graph has an older format and must be upgraded first, or a newer one, or its log is damaged.
     InputError, StoreError
         As for :func:`share`.
     """
@@ -80,12 +82,22 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
     log = SharedLog.at(shared.log)
     birth = Birth.read(log)
     shared = replace(shared, id=birth.id)
-    number, document = newest_snapshot(log) or (0, {"meta": birth.meta})
+    found = newest_snapshot(log)
+    if found is None and birth.format < schema.FORMAT_VERSION and not _is_upgraded(log):
+        raise FormatError(
+            f"The shared graph at {place} has format {birth.format}, and this mgraph joins it in format "
+            f"{schema.FORMAT_VERSION} only: give mgraph upgrade on a machine that has it, and then join."
+        )
+    number, document = found or (0, {"meta": birth.meta})
     claimed = Place(check_url(shared.tensors), birth.claim) if shared.is_remote else None
     GraphStore.make(path, claimed, shared, lambda index: index.create_from(number, document))
     store = GraphStore(path, lock_timeout=lock_timeout)
     store.pull()
     return store
+
+
+def _is_upgraded(log: SharedLog) -> bool:
+    return have_blocks(unpacked(record.payload) or {} for record in log.since())
 
 
 def _free(path: str | Path) -> Path:

@@ -232,6 +232,8 @@ class GraphStore:
     def upgrade(self) -> int:
         """Upgrade the graph permanently to the current format, all or nothing; return the format that it had.
 
+        If other machines share it, their directories stay as they are, and must be upgraded before they write, too.
+
         Raises
         ------
         CorruptError, FormatError
@@ -240,7 +242,10 @@ class GraphStore:
             If others have it open for too long, or it cannot be written.
         """
         with self.lock.exclusive():
-            return self.index.migrate(self.lock.timeout)
+            found = self.index.migrate(self.lock.timeout)
+        if found < schema.FORMAT_VERSION:
+            self._put_snapshot_if_due(every=1)  # which spares new machines all records of the older format
+        return found
 
     def require_present_format(self) -> None:
         """Raise OldFormatError if the graph has an older format, in which it can only be read."""
@@ -334,7 +339,7 @@ class GraphStore:
             raise
         self._put_snapshot_if_due()
 
-    def _put_snapshot_if_due(self) -> None:
+    def _put_snapshot_if_due(self, every: int | None = None) -> None:
         if self._shared is None:
             return
         from mgraph_store.index.shared import SNAPSHOT_EVERY, SharedJournal
@@ -343,7 +348,7 @@ class GraphStore:
         if not isinstance(journal, SharedJournal) or self.index.path.stat().st_size > _LARGEST_SNAPSHOT:
             return
         count = journal.count()
-        if count is not None and count.number % SNAPSHOT_EVERY == 0:
+        if count is not None and count.number % (every or SNAPSHOT_EVERY) == 0:
             with contextlib.suppress(MGraphError), self.reading() as reader:  # the commit is done; another one tries
                 journal.put_snapshot(number_of(reader.connection), snapshot(reader.connection))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import duckdb
 import pytest
@@ -23,7 +24,7 @@ from mgraph_store.index import journal as journal_module
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.journal import Entry, Journal, packed, record_size
 from mgraph_store.rows.schema import Column
-from mgraph_store.upkeep.check import examine, journal_state
+from mgraph_store.upkeep.check import examine, journal_state, sums
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE
 from mgraph_store.upkeep.repair import repair
 from mgraph_store.upkeep.shortening import shorten
@@ -295,6 +296,20 @@ def test_a_journal_gives_the_rows_that_the_database_has(steps: list[Any]) -> Non
         assert sorted(map(repr, expected)) == sorted(map(repr, made.execute(f"SELECT * FROM {table}").fetchall()))
     con.close()
     made.close()
+
+
+def test_a_journal_of_many_rows_is_taken_up_in_portions(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that DuckDB need not keep all of them in memory until the last one."""
+    for seed in range(5):
+        graph.add(graph.parameters(seed), graph.parameters(seed + 10))
+    monkeypatch.setattr(commits, "PART", 2)
+    monkeypatch.setattr(commits, "_AT_ONCE", 4)
+    journal = graph.store.index.journal
+    with duckdb.connect(":memory:") as con, graph.store.reading() as reader:
+        watched = Mock(wraps=con)
+        commits.replay(watched, journal.entries(journal.count()))
+        assert sums(con) == sums(reader.connection)
+    assert watched.commit.call_count == 3
 
 
 def test_torn_slots_lose_nothing(graph: Any) -> None:

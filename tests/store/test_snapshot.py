@@ -16,9 +16,10 @@ import pytest
 from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, NodeTerm, Note, Run, Sweep, new_id, problems
 from mgraph_store.errors import CorruptError, StillNeededError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.index import replacement, snapshot
+from mgraph_store.index import journal, replacement, snapshot
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
+from mgraph_store.rows import lists
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.removal import Removal, plan_removal
 from mgraph_store.upkeep.shortening import shorten
@@ -137,19 +138,30 @@ def test_a_look_at_a_large_index_finds_what_the_lock_finds(damaged: Any, monkeyp
 
 
 @pytest.mark.usefixtures("large")
-def test_rows_that_a_large_index_loses_leave_the_others(graph: Any) -> None:
+@pytest.mark.parametrize("many", [0, 1000])
+def test_rows_that_a_large_index_loses_leave_the_others(graph: Any, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And free their tensors; the file is another one, its last commit is in the journal."""
+    monkeypatch.setattr(lists, "_MANY", many)
     made = swept(graph)
     c, d = graph.add(graph.parameters(2), graph.parameters(3), names=("c", "d"))
     with graph.store.transaction() as tx:
         tx.add(*graph.connection(c, d, "other"))
     before = rows(graph)
     removal = plan(graph, made)
+    waited: list[bool] = []
+    record = journal.record
+
+    def watched(number: int, payload: bytes) -> bytes:
+        waited.append(graph.store.lock.is_held())
+        return record(number, payload)
+
+    monkeypatch.setattr(journal, "record", watched)
     file = graph.store.path / "index.duckdb"
     first, number = file.stat().st_ino, graph.store.index.journal.count().number
     removal.apply(graph.store)
     assert file.stat().st_ino != first
     assert graph.store.index.journal.count().number == number + 1
+    assert waited == [False]  # a long record is made before others have to wait
     after = rows(graph)
     assert set(before) - set(after) == {"sweeps", "evaluations", "node_terms"}
     assert [row[6] for row in after["connections"]] == ["other"]

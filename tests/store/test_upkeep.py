@@ -34,6 +34,7 @@ from mgraph_store import (
     problems,
 )
 from mgraph_store.errors import CorruptError, FormatError, InputError, OldFormatError, StillNeededError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances, instances
 from mgraph_store.index.journal import Journal, packed, record
@@ -294,6 +295,27 @@ def test_of_two_who_begin_a_journal_anew_one_does(graph: Any, monkeypatch: pytes
     shortening.shorten(graph.store)
     graph.add(graph.parameters(1), names=("b",))
     assert len(list((graph.store.path / "journal").glob("*.log"))) == 1
+    assert problems(graph.store, deep=True) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no list of open files")
+def test_others_wait_for_little_when_a_journal_is_begun_anew(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that nobody has touched meanwhile is not opened, nor the old journal freed, under the exclusive lock."""
+    graph.add(graph.parameters(), names=("a",))
+    with graph.store.reading():
+        pass  # now it has everything
+    journal, asked, freed = graph.store.index.journal, [], []
+    old, settle, unlink = journal.count().file, shortening.settle, Folder.unlink
+
+    def removed(folder: Folder, name: str) -> None:
+        unlink(folder, name)
+        if name == old:
+            freed.append(not any(old in str(file.resolve()) for file in Path("/proc/self/fd").iterdir()))
+
+    monkeypatch.setattr(shortening, "settle", lambda *what: asked.append(what) or settle(*what))
+    monkeypatch.setattr(Folder, "unlink", removed)
+    shortening.shorten(graph.store)
+    assert (asked, freed) == ([], [False])
     assert problems(graph.store, deep=True) == []
 
 

@@ -221,6 +221,8 @@ def upgrade(graph_path: Path | None, form: str) -> None:
     Such a graph can be read as it is, even on a read-only medium; to change it, upgrade it, which happens completely or
     not at all. An older mgraph cannot open it afterwards: keep a copy (mgraph copy) if you need one that can.
 
+    If several machines share it, an older mgraph can then open it on none of them, and each has to upgrade it.
+
     \b
     Example:
       mgraph upgrade -g digits.mgraph

@@ -19,6 +19,7 @@ import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
 from mgraph_store.index import blockrows
+from mgraph_store.rows.lists import fill
 from mgraph_store.rows.records import Record
 from mgraph_store.rows.schema import (
     BLOCKS,
@@ -82,7 +83,7 @@ class Changes:
         gone, known = [], None
         for table, column, values in self.removed:
             if values is not known:  # the same values are usually removed from several tables
-                con.execute(f"CREATE OR REPLACE TEMP TABLE {_GONE} AS SELECT unnest(?::VARCHAR[]) AS value", [values])
+                fill(con, _GONE, values)
                 known = values
             if table in ROWS:
                 count = blockrows.take_out(con, table, column, _GONE)

@@ -6,6 +6,7 @@ See :mod:`mgraph_store.index.journal` for what is written when. :func:`settle` i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,9 @@ from mgraph_store.index.changes import PART, Changes, parts, weight
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
 from mgraph_store.rows.relations import easy_statements
+
+_AT_ONCE = 50 * PART
+"""Rows of one transaction where nobody can see a part of them: DuckDB keeps what is not committed in memory."""
 
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:
@@ -99,6 +103,8 @@ def gone(journal: Journal) -> CorruptError:
 def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
     """Fill an empty database with the index described by the records of a journal; return its last commit's number.
 
+    If this fails, a part is left.
+
     Raises
     ------
     FormatError
@@ -108,15 +114,18 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
     first = next(rest)
     con.begin()
     _begin(con, first.document.get("meta", {}), comments)
-    number = _apply(con, itertools.chain([first], rest))
+    number = _apply(con, itertools.chain([first], rest), at_once=_AT_ONCE)
     con.execute("UPDATE meta SET commits = ?, format_version = ?", [number, schema.FORMAT_VERSION])
     con.commit()
     return number
 
 
-def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
-    """Do what some records say, new rows together as far as possible; return the number of the last one."""
-    number, waiting, filled = 0, Changes(), 0
+def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, at_once: float = math.inf) -> int:
+    """Do what some records say, new rows together as far as possible; return the number of the last one.
+
+    The transaction is committed, and another one begun, after about so many rows as are added ``at_once``.
+    """
+    number, waiting, filled, uncommitted = 0, Changes(), 0, 0
     for entry in entries:
         changes = Changes.from_document(entry.document)
         for table, rows in changes.added.items():
@@ -124,8 +133,13 @@ def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
             filled += weight(table) * len(rows)
         if changes.replaced or changes.removed or filled >= PART:
             waiting.apply(con)
+            uncommitted += filled
             waiting, filled = Changes(), 0
             Changes({}, changes.replaced, changes.removed).apply(con)
+            if uncommitted >= at_once:
+                con.commit()
+                con.begin()
+                uncommitted = 0
         number = entry.number
     waiting.apply(con)
     return number

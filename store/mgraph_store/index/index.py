@@ -41,6 +41,7 @@ from mgraph_store.index.known import Known
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.schema import (
@@ -286,14 +287,14 @@ class Index:
             count = self._is_behind(commits, True) if found < schema.FORMAT_VERSION else None
         if found < schema.FORMAT_VERSION:
             self._rewrite(found, count)
-            # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
-            with self._opened(False, patience) as con:
+        # An upgrade that was stopped in between is completed, too.
+        with self._opened(False, patience) as con:
+            con.begin()
+            present = settle(con, self.journal)  # of an index that is ahead by two commits, it begins the journal anew
+            con.commit()
+            first = next(self.journal.entries(present, contents=False))
+            if first.document["meta"]["format_version"] != schema.FORMAT_VERSION:  # of a shared graph
                 self.journal.begin(number_of(con), parts(con))
-        else:  # an upgrade that was stopped in between is completed
-            with self._opened(False, patience) as con:
-                con.begin()
-                settle(con, self.journal)
-                con.commit()
         return found
 
     def _rewrite(self, found: int, count: Count | None) -> None:
@@ -309,8 +310,10 @@ class Index:
                     where / _REWRITTEN,
                     found,
                     lambda con: None if count is None else follow(con, self.journal, count),
+                    skip=0 if self.journal.is_shared else 2,
                 )
             making.flush(_REWRITTEN)
+            self.journal.announce_format()  # when all that takes room is done
             making.rename(_REWRITTEN, graph, self._name)
             graph.flush()
         except duckdb.Error as error:
@@ -324,9 +327,14 @@ class Index:
             raise OldFormatError(self._must_be_upgraded(found))
 
     def _must_be_upgraded(self, found: int) -> str:
+        after = (
+            "here (after which an older mgraph can open it on no machine"
+            if self.journal.is_shared
+            else ("(after which an older mgraph cannot open it")
+        )
         return (
             f"Graph {self.path.parent} has format {found}, this mgraph writes format {schema.FORMAT_VERSION}: it can "
-            "be read as it is; to change it, give mgraph upgrade (after which an older mgraph cannot open it any more)."
+            f"be read as it is; to change it, give mgraph upgrade {after} any more)."
         )
 
     def _copy(self, found: int, commits: int, count: Count | None) -> Path:
@@ -517,15 +525,15 @@ def tensor_keys(
     con: duckdb.DuckDBPyConnection, *, of: Sequence[str] | None = None, without: Sequence[str] = ()
 ) -> set[str]:
     """List the keys of tensor objects that rows refer to: all rows, those ``of`` some nodes, or ``without`` some."""
-    parts, values = [], []
+    some, parts = of is not None or bool(without), []
     for table in tables_with("tensor_key"):
         owner = "id" if table == "nodes" else "node_id"
         part = f"SELECT tensor_key FROM {table} WHERE tensor_key IS NOT NULL"
-        if of is not None or without:
-            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT unnest(?::VARCHAR[]))"
-            values.append(list(without if of is None else of))
+        if some:
+            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT value FROM mgraph_owners)"
         parts.append(part)
-    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall()}
+    with filled(con, mgraph_owners=without if of is None else of) if some else contextlib.nullcontext():
+        return {key for (key,) in con.execute(" UNION ".join(parts)).fetchall()}
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -74,6 +74,20 @@ class Entry:
     document: dict[str, Any]
 
 
+@dataclass
+class Prepared:
+    """What :func:`packed` made of a document, and its record, which takes a while to make if it is long."""
+
+    payload: bytes
+    _made: tuple[int, bytes] = (-1, b"")
+
+    def record(self, number: int) -> bytes:
+        """Return the record for a commit's number; only if that is another one than before, it is made."""
+        if self._made[0] != number:
+            self._made = number, record(number, self.payload)
+        return self._made[1]
+
+
 _Slots = tuple[Count | None, Count | None, Count | None]
 """Where the journal ended, how far the index had come, and what a former counter says."""
 
@@ -158,7 +172,7 @@ class Journal:
         Raises FileNotFoundError if another one is adopted meanwhile, which deletes this one.
         """
         with self._folder.opened(create=True):
-            pass
+            self._folder.above().flush()
         count = Count(number, secrets.randbits(64), 0)
         length = 0
         try:
@@ -175,6 +189,8 @@ class Journal:
 
     def follow(self, draft: Count, since: Count, now: Count) -> Count:
         """Append to a draft, made at ``since``, the records that the current journal received up to ``now``."""
+        if now == since:
+            return draft
         with self._folder.reader(now.file) as file:
             file.seek(since.length)
             data = file.read(now.length - since.length)
@@ -183,21 +199,29 @@ class Journal:
 
     def adopt(self, draft: Count) -> Count:
         """Make a draft the journal from now on, under the exclusive lock, and delete the others."""
-        for slot in (_END, _APPLIED):  # one after another, so that neither still names a file about to be deleted
-            self._note(draft, slot, flush=True)
+        self._note(draft, _END)
+        self._note(draft, _APPLIED, flush=True)  # neither may still name a file about to be deleted
         self._folder.flush()
-        self._folder.above().flush()
         for name in self._folder.entries():
             if _is_log(name) and name != draft.file:
                 self._folder.unlink(name)
         return draft
 
+    @contextlib.contextmanager
+    def kept(self, count: Count) -> Iterator[None]:
+        """Keep what is in a journal file on the disk for a block, though another one be adopted: it takes a disk a
+        while to free a long file."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):
+                stack.enter_context(self._folder.reader(count.file))
+            yield
+
     def forget(self, draft: Count) -> None:
         """Delete a draft that will not be adopted."""
         self._folder.unlink(draft.file)
 
-    def append(self, at: Count, document: dict[str, Any] | bytes) -> Count:
-        """Commit: write the record that follows ``at``, or what :func:`packed` made of it; durable on return.
+    def append(self, at: Count, document: dict[str, Any] | Prepared) -> Count:
+        """Commit: write the record that follows ``at``; durable on return.
 
         Raises
         ------
@@ -206,7 +230,8 @@ class Journal:
         OutcomeUnknownError
             If the disk does not even let us take back what was written.
         """
-        data = record(at.number + 1, packed(document) if isinstance(document, dict) else document)
+        prepared = document if isinstance(document, Prepared) else Prepared(packed(document))
+        data = prepared.record(at.number + 1)
         try:
             self._write(at.file, data, at.length)
         except BaseException as error:
@@ -218,6 +243,9 @@ class Journal:
 
     def pull(self) -> None:
         """Take over what others have committed elsewhere; nothing for a graph that is not shared."""
+
+    def announce_format(self) -> None:
+        """Say elsewhere that the graph has the present format from now on, so that older versions leave it alone."""
 
     def is_behind(self) -> bool:
         """Return whether others have committed elsewhere what is not here."""

@@ -112,11 +112,12 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
     con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
 
 
-def rewrite(old: Path, new: Path, version: int, bring: Step) -> None:
+def rewrite(old: Path, new: Path, version: int, bring: Step, *, skip: int) -> None:
     """Write the rows of an index to a new file, in the current format and created like a new index.
 
-    ``bring`` brings that up to date. Two commits are added, so that the record of an earlier commit that was never made
-    is not mistaken for the next one. The old file, a copy, is changed in the process.
+    ``bring`` brings that up to date. As many commits as ``skip`` says are added: two, so that the record of an earlier
+    commit that was never made is not mistaken for the next one; none where a log that machines share numbers them. The
+    old file, a copy, is changed in the process.
     """
     with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
         con.execute(f"ATTACH {schema.quoted(str(old))} AS older")
@@ -134,6 +135,6 @@ def rewrite(old: Path, new: Path, version: int, bring: Step) -> None:
             names, place = ", ".join(f'"{column}"' for column in described), schema.stored_in(table)
             con.execute(f"INSERT INTO {place} ({names}) SELECT {names} FROM older.main.{place} ORDER BY rowid")
         bring(con)
-        con.execute("UPDATE meta SET commits = commits + 2")
+        con.execute("UPDATE meta SET commits = commits + ?", [skip])
         con.commit()
         con.execute("DETACH older")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -24,6 +24,7 @@ R = TypeVar("R")
 _ORDER = ("created", "started", "position")  # then in the order written
 _FINDABLE: dict[str, type[Node] | type[Connection]] = {"node": Node, "connection": Connection}
 _SHOWN = 5
+_AT_ONCE = 10_000  # rows
 _FEW = 100  # nodes that are looked for in every block before its points are
 
 
@@ -186,6 +187,12 @@ class Reader:
         """
         rows: list[tuple[Any, ...]] = self._execute(sql, parameters, "fetchall")
         return [d[0] for d in self._con.description or ()], rows
+
+    def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of :meth:`query`, of which only some are in memory; ask nothing else meanwhile."""
+        result = self._execute(sql, parameters)
+        while rows := result.fetchmany(_AT_ONCE):
+            yield from rows
 
     def tensor_keys(self, *, of: Sequence[str] | None = None, without: Sequence[str] = ()) -> set[str]:
         """List the keys of tensor objects that rows refer to: all, ``of`` some nodes, or of all ``without`` some."""

@@ -21,7 +21,7 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.following import settle
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import instances
-from mgraph_store.index.journal import Count, Entry, packed
+from mgraph_store.index.journal import Count, Entry, Prepared, packed
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.shared import OvertakenError
@@ -72,7 +72,7 @@ class _Work:
     def __init__(self, index: Index, folder: Folder, path: Path) -> None:
         self._index, self._path, self.folder = index, path, folder
         self.count = Count(0, 0, 0)
-        self.record = b""
+        self.record = Prepared(b"")
 
     def begin(self, since: Count | None, planned: Callable[[Reader], Changes]) -> None:
         """Remove the rows."""
@@ -88,7 +88,7 @@ class _Work:
             con.execute("UPDATE meta SET commits = commits + 1")
             con.commit()
         self._gone = {value for _, _, values in changes.removed for value in values}
-        self.count, self.record = since, packed(changes.document())
+        self.count, self.record = since, Prepared(packed(changes.document()))
         self._flush()
 
     def catch_up(self, now: Count) -> None:
@@ -115,6 +115,7 @@ class _Work:
         return any(word in self._gone for text in _texts(entry.document) for word in (text, *text.split('"')))
 
     def _flush(self) -> None:
+        self.record.record(self.count.number + 1)  # now, because others wait when it is written
         if self.folder.has(f"{self._path.name}.wal"):
             raise StoreError(f"No space left for a copy of {self._index.path}, which DuckDB could not finish.")
         self.folder.flush(self._path.name)

@@ -31,13 +31,22 @@ from mgraph_store.errors import (
     StoreError,
 )
 from mgraph_store.folder import Folder
-from mgraph_store.index.journal import Count, Journal, packed, record, unpacked
+from mgraph_store.index.changes import Changes
+from mgraph_store.index.journal import Count, Journal, Prepared, packed, record, unpacked
+from mgraph_store.index.migrations import FOLLOWED
 from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import PointBlock
+from mgraph_store.rows.schema import BLOCKS, TABLE_OF
 from mgraph_store.sharedlog import START, LogRecord, Position, SharedLog, Writing
 
 _POSITION = "position"
+_BLOCKS_BEGIN = Changes({TABLE_OF[PointBlock]: []}).document()
+"""The record from which on a graph that was made in format 2 has format 3: it adds no blocks, but says that others may.
+A machine of format 2 does not know that table, so it can take over neither this nor anything after it; and it cannot
+commit what it would have to number before."""
+
 _GROUP = 16  # records that are taken over with one flush
 SNAPSHOT_EVERY = 500
 """Commits after which the whole index is put into the log."""
@@ -64,19 +73,27 @@ class Birth:
 
     @classmethod
     def read(cls, log: SharedLog) -> Birth:
-        """Read it; NotFoundError if there is none, FormatError if it is of another format."""
+        """Read it; NotFoundError if there is none, FormatError if this version cannot follow its format."""
         first = next(log.since(), None)
         if first is None:
             raise NotFoundError(f"There is no shared graph at {log.name}: make one with `mgraph init --shared`.")
         document = unpacked(first.payload)
-        if document is None or not isinstance(document.get("meta"), dict):
+        made = cls(str(document.get("id")), document.get("meta", {}), document.get("claim")) if document else None
+        if made is None or not isinstance(made.meta, dict) or not isinstance(made.meta.get("format_version"), int):
             raise CorruptError(f"The shared log at {log.name} does not begin as one of a graph.")
-        found = document["meta"].get("format_version")
-        if found != schema.FORMAT_VERSION:
+        if made.format > schema.FORMAT_VERSION:
             raise FormatError(
-                f"The shared graph at {log.name} has format {found}, but this mgraph has {schema.FORMAT_VERSION}."
+                f"The shared graph at {log.name} has format {made.format}, but this mgraph has "
+                f"{schema.FORMAT_VERSION}: install a newer mgraph."
             )
-        return cls(str(document.get("id")), document["meta"], document.get("claim"))
+        if made.format < FOLLOWED:
+            raise FormatError(f"The shared graph at {log.name} has format {made.format}, in which none was ever made.")
+        return made
+
+    @property
+    def format(self) -> int:
+        """The format in which the graph was made; from some record on, it may have a later one."""
+        return int(self.meta["format_version"])
 
 
 class SharedJournal(Journal):
@@ -109,12 +126,12 @@ class SharedJournal(Journal):
         return True
 
     @override
-    def append(self, at: Count, document: dict[str, Any] | bytes) -> Count:
+    def append(self, at: Count, document: dict[str, Any] | Prepared) -> Count:
         """Commit into the log, and then here; OvertakenError if somebody else has committed after ``at``."""
-        data = packed(document) if isinstance(document, dict) else document
+        data = document if isinstance(document, Prepared) else Prepared(packed(document))
         after = self._position(at)
         try:
-            position = self._log.append(data, after)
+            position = self._log.append(data.payload, after)
         except StoreError as error:
             raise OutcomeUnknownError(
                 f"{error} Whether the last commit was stored is seen later (mgraph ls)."
@@ -159,6 +176,15 @@ class SharedJournal(Journal):
             self._note_end(count)
             self._remember(group[-1].position)
 
+    @override
+    def announce_format(self) -> None:
+        count = self.count()
+        while count is not None and not have_blocks(entry.document for entry in self.entries(count)):
+            with contextlib.suppress(OvertakenError):
+                self.append(count, _BLOCKS_BEGIN)
+            self.pull()
+            count = self.count()
+
     def delete_log(self) -> None:
         """Delete the log, for a graph that was just made when something then went wrong."""
         self._log.delete()
@@ -199,8 +225,16 @@ class SharedJournal(Journal):
         self._log.put_snapshot(packed(document), self._log.position(number + 1))
 
 
+def have_blocks(documents: Iterable[dict[str, Any]]) -> bool:
+    """Return whether one of these records of a graph that was made in format 2 is of format 3."""
+    return any(not BLOCKS.keys().isdisjoint(document.get("add", ())) for document in documents)
+
+
 def newest_snapshot(log: SharedLog) -> tuple[int, dict[str, Any]] | None:
-    """Read the newest snapshot: the number of its commit, and the whole index; None if there is none to be used."""
+    """Read the newest snapshot: the number of its commit, and the whole index; None if there is none to be used.
+
+    One that is of an older format is not.
+    """
     found = log.snapshot()
     document = None if found is None else unpacked(found[1])
     usable = document is not None and document.get("meta", {}).get("format_version") == schema.FORMAT_VERSION

@@ -30,13 +30,15 @@ from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows import schema
 
+MEMORY = "512 MiB"
+"""What DuckDB takes at most for a copy; beyond this, it uses the disk beside it."""
+
 LARGE = 1 << 20
 """Bytes from which an index is copied rather than locked."""
 
 SLICE = 0.01
 """Seconds for which a slice goes on copying."""
 
-_MEMORY = "512 MiB"
 _PIECE = 1 << 20  # bytes copied at once
 _ATTEMPTS = 20
 _PAUSE = 0.05  # seconds from one attempt to the next, in which others may finish
@@ -118,7 +120,7 @@ def opened(index: Index, copy: Path, *, read_only: bool) -> Iterator[duckdb.Duck
     with interruptible():
         try:
             with duckdb.connect(str(copy), read_only=read_only, config=dict(CONFIG)) as con:
-                con.execute(f"SET memory_limit = '{_MEMORY}'")  # beyond this, it uses the disk beside the copy
+                con.execute(f"SET memory_limit = '{MEMORY}'")
                 con.execute("SET enable_external_access = false")  # no view of an index leads elsewhere
                 yield con
         except duckdb.InterruptException:
@@ -149,14 +151,14 @@ def _copied(index: Index, lock: GraphLock, folder: Folder) -> tuple[bool, Count 
     """Copy slice by slice; return whether nobody has written meanwhile, and the last commit."""
     name, log = index.path.name, f"{index.path.name}.wal"
     with lock.shared():
-        state, count, place = _state(index), index.journal.count(), index.place()
+        state, count, place = state_of(index), index.journal.count(), index.place()
         file = index.folder.reader(name)
     target = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         size, at = os.fstat(file.fileno()).st_size, 0
         while True:
             with lock.shared():
-                if _state(index) != state:
+                if state_of(index) != state:
                     return False, count
                 until = time.monotonic() + SLICE
                 while at < size:
@@ -186,7 +188,7 @@ def _copy_piece(file: BinaryIO, target: int, at: int, length: int) -> int:
     return os.pwrite(target, data, at)
 
 
-def _state(index: Index) -> tuple[Any, ...]:
+def state_of(index: Index) -> tuple[Any, ...]:
     """Return what changes with every commit, and with whatever another program does to the index."""
     found = [index.folder.check_file(name, own=True) for name in (index.path.name, f"{index.path.name}.wal")]
     return index.journal.count(), *((f.st_ino, f.st_size, f.st_mtime_ns) if f else None for f in found)

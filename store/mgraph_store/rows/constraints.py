@@ -19,6 +19,7 @@ from mgraph_store.rows import blocks, limits
 from mgraph_store.rows.columns import count, from_json
 from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import (
     Connection,
     EvaluationBlock,
@@ -272,13 +273,16 @@ def _check_removed(
     con: duckdb.DuckDBPyConnection, table: str, ids: Sequence[str], cleared: Sequence[tuple[str, str]]
 ) -> None:
     # Tables and columns from which the same ids were removed refer to none of them.
-    for column, target in REFERENCES.items():
-        for other in tables_with(column) if TABLE_OF[target] == table else ():
-            if (other, column) in cleared or other in BLOCKS:  # what is in blocks is in views
-                continue
-            kept = _first(con, f"SELECT {column} FROM {other} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [*ids])
-            if kept:
-                raise InputError(f"A row of {other} still refers to {kept} of {table}: remove it, too.")
+    with filled(con, mgraph_removed=ids):
+        for column, target in REFERENCES.items():
+            for other in tables_with(column) if TABLE_OF[target] == table else ():
+                if (other, column) in cleared or other in BLOCKS:  # what is in blocks is in views
+                    continue
+                kept = con.execute(
+                    f"SELECT {column} FROM {other} WHERE {column} IN (SELECT value FROM mgraph_removed) LIMIT 1"
+                ).fetchone()
+                if kept:
+                    raise InputError(f"A row of {other} still refers to {kept[0]} of {table}: remove it, too.")
 
 
 def _values(records: Sequence[Record], name: str) -> list[Any]:

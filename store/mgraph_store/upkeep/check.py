@@ -20,7 +20,7 @@ from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, Sto
 from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
-from mgraph_store.index.snapshot import is_large, looked_at
+from mgraph_store.index.snapshot import MEMORY, is_large, looked_at
 from mgraph_store.rows import schema
 from mgraph_store.rows.schema import FORMAT_VERSION, META, STORED, columns, stored_in
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE, Problem, listed
@@ -195,6 +195,8 @@ def _differences(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mgraph-"))
             place = str(Path(folder) / "made.duckdb")  # on a disk, where rows take less room
         con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
+        if not small:
+            con.execute(f"SET memory_limit = '{MEMORY}'")  # beyond this, it uses the disk, too
         commits.replay(con, state.entries(), comments=False)
         made = sums(con)
         tables = [table for table in ("meta", *STORED) if found.get(table) != made.get(table)]

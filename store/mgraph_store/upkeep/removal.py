@@ -10,6 +10,7 @@ A merged node has its own tensors and depends on nothing: it stays, and only los
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.replacement import NotPossibleError, remove_rows
 from mgraph_store.index.snapshot import is_large
+from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import Connection, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
 from mgraph_store.tensors.objects import disk_error
@@ -227,8 +229,9 @@ def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> li
     if any(isinstance(g.record, Connection) for g in new):
         found += _belonging(reader, connections)
     if nodes:
-        found += _ending(reader, nodes, connections)
-        found += _computed(reader, nodes, goes)
+        with filled(reader.connection, mgraph_new=list(nodes), mgraph_going=list(goes)):
+            found += _ending(reader, nodes, connections)
+            found += _computed(reader, nodes)
     for space in (g.record for g in new if isinstance(g.record, Space)):
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
         found += [Goes(record, f"it is in space {space.name}", True) for record in inside]
@@ -238,11 +241,11 @@ def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> li
 def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) -> list[Goes]:
     # Connections in which a node is an end, a control point or a sample.
     sql = (
-        "SELECT connection_id, node_id, role FROM members WHERE node_id IN (SELECT unnest(?::VARCHAR[])) "
+        "SELECT connection_id, node_id, role FROM members WHERE node_id IN (SELECT value FROM mgraph_new) "
         "AND connection_id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY position, connection_id"
     )
     places: dict[str, tuple[str, str]] = {}
-    for connection, node, role in reader.query(sql, [list(nodes), list(connections)])[1]:
+    for connection, node, role in reader.query(sql, [list(connections)])[1]:
         places.setdefault(connection, (node, role))
     found = []
     for c in reader.all(Connection, id=list(places)) if places else []:
@@ -251,21 +254,22 @@ def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) 
     return found
 
 
-def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+def _computed(reader: Reader, nodes: dict[str, Any]) -> list[Goes]:
     # Nodes computed from a node; if they belong to connections, those connections.
     sql = (
-        "SELECT node_id, max(source_id) FROM node_terms WHERE source_id IN (SELECT unnest(?::VARCHAR[])) "
-        "AND node_id NOT IN (SELECT unnest(?::VARCHAR[])) GROUP BY node_id"
+        "SELECT node_id, max(source_id) FROM node_terms WHERE source_id IN (SELECT value FROM mgraph_new) "
+        "AND node_id NOT IN (SELECT value FROM mgraph_going) GROUP BY node_id"
     )
-    uses: dict[str, str] = dict(reader.query(sql, [list(nodes), list(goes)])[1])
+    uses: dict[str, str] = dict(reader.query(sql)[1])
     if not uses:
         return []
     parts = (
         "SELECT m.connection_id, arg_max(n.id, n.rowid), arg_max(n.kind, n.rowid) FROM nodes n JOIN members m "
         f"ON m.node_id = n.id AND m.role <> 'end' WHERE n.kernel IS NOT NULL AND {_PART} "
-        "AND n.id IN (SELECT unnest(?::VARCHAR[])) GROUP BY m.connection_id"
+        "AND n.id IN (SELECT value FROM mgraph_users) GROUP BY m.connection_id"
     )
-    through = {c: Part(node, kind) for c, node, kind in reader.query(parts, [list(uses)])[1]}
+    with filled(reader.connection, mgraph_users=list(uses)):
+        through = {c: Part(node, kind) for c, node, kind in reader.query(parts)[1]}
     others = reader.all(
         Node,
         id=list(uses),
@@ -288,7 +292,7 @@ def _belonging(reader: Reader, connections: dict[str, Any]) -> list[Goes]:
         "GROUP BY n.id ORDER BY min(n.rowid)"
     )
     why = {c: f"it belongs to {_label(record)}" for c, record in connections.items()}
-    found = [Goes(Part(node, kind), why[c]) for node, kind, c in reader.query(sql, [list(connections)])[1]]
+    found = [Goes(Part(node, sys.intern(kind)), why[c]) for node, kind, c in reader.each(sql, [list(connections)])]
     sweeps = reader.all(Sweep, connection_id=list(connections))
     return [*(Goes(s, why[s.connection_id]) for s in sweeps), *found]
 
@@ -298,9 +302,10 @@ def _forgetful(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
         return ()
     sql = (
         "SELECT DISTINCT t.node_id FROM node_terms t JOIN nodes n ON n.id = t.node_id WHERE n.kernel IS NULL AND "
-        "t.source_id IN (SELECT unnest($1::VARCHAR[])) AND n.id NOT IN (SELECT unnest($1::VARCHAR[])) ORDER BY 1"
+        "t.source_id IN (SELECT value FROM mgraph_new) AND n.id NOT IN (SELECT value FROM mgraph_new) ORDER BY 1"
     )
-    return tuple(row[0] for row in reader.query(sql, [nodes])[1])
+    with filled(reader.connection, mgraph_new=nodes):
+        return tuple(row[0] for row in reader.query(sql)[1])
 
 
 def _free(reader: Reader, nodes: list[str]) -> tuple[str, ...]:

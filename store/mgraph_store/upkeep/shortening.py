@@ -7,14 +7,14 @@ are appended under the exclusive lock, which is held only for that and to bring 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgraph_store.folder import TEMPORARY
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes, parts, weight
 from mgraph_store.index.following import settle
 from mgraph_store.index.journal import Count, record_size
-from mgraph_store.index.snapshot import opened, take
+from mgraph_store.index.snapshot import opened, state_of, take
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.schema import STORED, columns, stored_in
 from mgraph_store.tensors.objects import disk_error
@@ -56,11 +56,12 @@ def shorten(store: GraphStore) -> None:
     try:
         with making.opened(create=True) as folder:
             since = take(store.index, store.lock, making)
+            state = state_of(store.index)
             with opened(store.index, making.path_within(folder) / store.index.path.name, read_only=True) as con:
                 number = commits.number_of(con)
                 if since is not None and since.number == number and journal.reaches(since):
                     with contextlib.suppress(FileNotFoundError):  # in case somebody else was faster
-                        _adopt(store, journal.draft(number, parts(con)), since)
+                        _adopt(store, journal.draft(number, parts(con)), since, state)
                     return
         _at_once(store)  # it lacks something
     except OSError as error:
@@ -69,11 +70,13 @@ def shorten(store: GraphStore) -> None:
         making.above().remove(making.name)
 
 
-def _adopt(store: GraphStore, draft: Count, since: Count) -> None:
+def _adopt(store: GraphStore, draft: Count, since: Count, state: tuple[Any, ...]) -> None:
     journal = store.index.journal
-    with store.lock.exclusive():
-        # What the index lacks, a journal that begins later could not give it.
-        present = settle(store.index, store.lock.timeout)
+    with journal.kept(since), store.lock.exclusive():
+        # What the index lacks, a journal that begins later could not give it. If nobody has touched it since a copy was
+        # found to have every commit, it lacks none.
+        untouched = state[0] == since == journal.applied() and state_of(store.index) == state
+        present = since if untouched else settle(store.index, store.lock.timeout)
         if present.generation == since.generation:
             journal.adopt(journal.follow(draft, since, present))
         else:
