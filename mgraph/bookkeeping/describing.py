@@ -15,7 +15,7 @@ from mgraph.query.damaged import contradiction
 from mgraph.query.edges import current_edges
 from mgraph.query.observed import ConnectionSeries
 from mgraph.query.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
-from mgraph.session.members import ends_of, label, rows_of
+from mgraph.session.members import label, rows_and_ends
 from mgraph_store import (
     Connection,
     Edge,
@@ -93,8 +93,7 @@ def describe_connection(
 
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
-        ends = ends_of(reader, connection)
-        rows = rows_of(reader, connection)
+        rows, ends = rows_and_ends(reader, connection)
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         shown = sweep or finest_sweep(reader, connection)
         summaries = reader.all(Summary, connection_id=connection.id)

@@ -35,7 +35,7 @@ from mgraph.operations.walls import refuse_a_wall
 from mgraph.progress import ProgressCallback, silent
 from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
-from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
+from mgraph.session.members import constants_source, label, rows_and_ends, still_there
 from mgraph.session.points import (
     buffers_of,
     evaluate_splits,
@@ -143,8 +143,8 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     store = session.store
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
-        nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
-        groups = buffers_of(store, reader, constants_source(reader, connection))
+        nodes, ends = rows_and_ends(reader, connection)
+        groups = buffers_of(store, reader, constants_source(reader, connection, ends))
     workspace = session.workspace(space)
     warn_of_other_code(store, workspace, [connection, *ends])
     if groups:

@@ -50,13 +50,15 @@ def examples_of_policy(policy: str) -> int:
 
 def seconds_each(reader: Reader, space_id: str, device: str) -> float | None:
     """Return the time per example in the last sweep of a space on this kind of device; None if unknown."""
-    sql = f"""SELECT epoch(r.ended - r.started), sum(v.count), count(DISTINCT v.node_id), any_value(w.batchnorm)
+    sql = f"""SELECT w.id, w.run_id, epoch(r.ended - r.started), w.batchnorm
 FROM sweeps w JOIN connections c ON c.id = w.connection_id JOIN runs r ON r.id = w.run_id
-JOIN evaluations v ON v.sweep_id = w.id AND v.run_id = w.run_id AND v.metric = 'loss'
 WHERE c.space_id = ? AND r.device = ? AND w.status = '{COMPLETE}' AND r.status = 'complete' AND r.resumptions = '[]'
-GROUP BY w.id, r.ended, r.started, w.created ORDER BY w.created DESC LIMIT 1"""
-    for seconds, examples, points, policy in reader.query(sql, [space_id, device])[1]:
-        passes = int(examples) + int(points) * examples_of_policy(policy)
-        if passes >= _LEAST:
-            return float(seconds) / passes
+ORDER BY w.created DESC"""
+    measured = """SELECT sum(count), count(DISTINCT node_id) FROM evaluations
+WHERE sweep_id = ? AND run_id = ? AND metric = 'loss'"""
+    for sweep_id, run_id, seconds, policy in reader.query(sql, [space_id, device])[1]:
+        ((examples, points),) = reader.query(measured, [sweep_id, run_id])[1]
+        if points:  # else it reused all numbers
+            passes = int(examples) + int(points) * examples_of_policy(policy)
+            return float(seconds) / passes if passes >= _LEAST else None
     return None

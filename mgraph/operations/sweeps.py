@@ -31,7 +31,7 @@ from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
-from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
+from mgraph.session.members import constants_source, label, rows_and_ends, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
@@ -155,9 +155,8 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     examples, refine = job.examples, job.refine
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
-        nodes = rows_of(reader, connection)
-        ends = ends_of(reader, connection)
-        groups = buffers_of(store, reader, constants_source(reader, connection))
+        nodes, ends = rows_and_ends(reader, connection)
+        groups = buffers_of(store, reader, constants_source(reader, connection, ends))
     workspace = session.workspace(space)
     warn_of_other_code(store, workspace, [connection, *ends])
     check_precision(job.precision, workspace.flat.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from mgraph.errors import InputError
@@ -20,14 +21,21 @@ BUFFERS_FROM = "buffers_from"  # key in a connection's settings: id of the node 
 
 def rows_of(reader: Reader, connection: Connection) -> list[Node]:
     """Return the K nodes of a connection's control-point matrix, in row order."""
+    return rows_and_ends(reader, connection)[0]
+
+
+def rows_and_ends(reader: Reader, connection: Connection) -> tuple[list[Node], list[Node]]:
+    """Return the K nodes of a connection's control-point matrix, in row order, and its ends in the order given."""
     from mgraph.query.sweepdata import family_of
 
     members = reader.all(Member, connection_id=connection.id, role=["end", "control"])
-    members.sort(key=lambda m: m.row if m.row is not None else -1)
+    rows = sorted(members, key=lambda m: m.row if m.row is not None else -1)
     size = family_of(connection).size
-    if [m.row for m in members] != list(range(size)):
-        raise contradiction(label(connection), f"it has {len(members)} nodes in {size} rows")
-    return _nodes_of(reader, connection, members)
+    if [m.row for m in rows] != list(range(size)):
+        raise contradiction(label(connection), f"it has {len(rows)} nodes in {size} rows")
+    nodes = _nodes_of(reader, connection, rows)
+    ends = [(m.position, node) for m, node in zip(rows, nodes, strict=True) if m.role == "end"]
+    return nodes, [node for _, node in sorted(ends, key=itemgetter(0))]
 
 
 def ends_of(reader: Reader, connection: Connection) -> list[Node]:
@@ -46,10 +54,13 @@ def _nodes_of(reader: Reader, connection: Connection, members: Sequence[Member])
     return [nodes[m.node_id] for m in members]
 
 
-def constants_source(reader: Reader, connection: Connection) -> Node:
-    """Return the node whose buffers hold along a connection: its first end, unless it was made with another's."""
+def constants_source(reader: Reader, connection: Connection, ends: Sequence[Node] = ()) -> Node:
+    """Return the node whose buffers hold along a connection: its first end, unless it was made with another's.
+
+    Its ``ends`` are read if they are not given.
+    """
     chosen = json.loads(connection.settings).get(BUFFERS_FROM)
-    return reader.get(Node, id=chosen) if chosen else ends_of(reader, connection)[0]
+    return reader.get(Node, id=chosen) if chosen else (ends or ends_of(reader, connection))[0]
 
 
 def still_there(reader: Reader, kind: type[R], identifier: str, resumed: Run | None) -> R:

@@ -17,6 +17,7 @@ from mgraph.network.layout import tensors_from_module
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, label
 from mgraph_store import Connection, Evaluation, Layout, Member, Node, NodeBuffers, Space
+from mgraph_store.values import buffers_in
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
@@ -44,7 +45,7 @@ def load_buffers(workspace: Workspace, groups: Mapping[str, NDArray[Any]], flat:
 def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArray[Any]]:
     """Read a node's buffers: its own, or those recomputed for it; empty if it has none."""
     rows = reader.all(NodeBuffers, node_id=node.id)
-    return store.read_buffers(node, policy=rows[0].policy) if rows else {}
+    return buffers_in(store, rows[0]) if rows else {}
 
 
 def load_node(session: Session, node: Node) -> Workspace:

@@ -37,6 +37,7 @@ from mgraph_store.rows.constraints import check_blocks, check_record, verify
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Named, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
+from mgraph_store.rows.statements import run
 from mgraph_store.sharing import buffers_at, parameters_at
 from mgraph_store.tensors import attributes
 from mgraph_store.tensors.digests import digest, digest_of_digests
@@ -370,7 +371,7 @@ class Transaction:
         changes = Changes.of(self._added, updated, self._removed)
         changes.apply(con)
         verify(con, self._added, updated, self._removed)
-        con.execute("UPDATE meta SET commits = ?", [count.number + 1])
+        run(con, "UPDATE meta SET commits = ?", [count.number + 1])
         return self._append(count, changes)
 
     def _append(self, count: Count, changes: Changes) -> Count:

@@ -75,17 +75,21 @@ def read_buffers(store: GraphStore, node: Node | str, policy: str) -> dict[str, 
     """Read a node's buffers under a policy: dtype name → flat array."""
     node = _node(store, node)
     with store.reading() as reader:
-        rows = reader.all(NodeBuffers, node_id=node.id)
-        space = reader.get(Space, id=node.space_id)
-    keys = {row.policy: row.tensor_key for row in rows}
-    if policy in keys:
-        return to_the_end(lambda: store.tensor_store.groups(keys[policy]))
+        rows = {row.policy: row for row in reader.all(NodeBuffers, node_id=node.id)}
+        space = None if policy in rows else reader.get(Space, id=node.space_id)
+    if space is None:
+        return buffers_in(store, rows[policy])
     if not Layout.from_json(space.layout).buffers:
         return {}
-    stored = ", ".join(keys) or "none"
+    stored = ", ".join(rows) or "none"
     raise NotFoundError(
         f"Node {node.name or node.id} has no buffers under the policy {policy!r} (stored: {stored}): recompute them."
     )
+
+
+def buffers_in(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]]:
+    """Read the buffers that a row is about: dtype name → flat array."""
+    return to_the_end(lambda: store.tensor_store.groups(row.tensor_key))
 
 
 def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[str, NDArray[Any]]:

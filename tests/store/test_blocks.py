@@ -185,6 +185,41 @@ def stored_tables() -> list[str]:
     return [stored_in(table) for table in STORED]
 
 
+def test_what_is_unfolded_here_is_what_the_view_has(surface: tuple[Any, list[Record]]) -> None:
+    """Whichever columns are asked for, whether points are in blocks or have been taken out of them."""
+    graph, records = surface
+    samples = [r for r in records if isinstance(r, Node)]
+    with graph.store.transaction() as tx:  # the others of its block become rows
+        tx.remove(Evaluation, "node_id", [samples[5].id])
+        tx.add(Evaluation(samples[7].id, None, None, "test", "all", "none", "fp32", "loss", 0.5, None, 10))
+    (sweep,) = {r.sweep_id for r in records if isinstance(r, Evaluation)}
+    (connection,) = {r.connection_id for r in records if isinstance(r, Member)}
+    some = [samples[i].id for i in (250, 7, 5, 120)]
+    asked: list[tuple[type[Any], dict[str, Any]]] = [
+        (Evaluation, {"sweep_id": [sweep, "w"], "metric": "loss"}),
+        (Evaluation, {"sweep_id": None}),
+        (Evaluation, {"sweep_id": sweep, "run_id": None, "node_id": some, "count": 1000}),
+        (Evaluation, {"node_id": [s.id for s in samples[50:]], "standard_error": None}),
+        (Evaluation, {"split": "valid"}),
+        (Member, {}),
+        (Member, {"role": "end"}),
+        (Member, {"role": ["end", "sample"], "node_id": samples[0].id, "row": None}),
+        (Member, {"connection_id": connection, "role": "sample"}),
+        (Member, {"connection_id": None}),
+        (Member, {"position": 3}),
+        (Member, {"row": 0}),
+        (NodeTerm, {"node_id": some, "position": 1}),
+        (NodeTerm, {"node_id": []}),
+        (NodeTerm, {"source_id": named(graph, "a")}),
+    ]
+    with graph.store.reading() as reader:
+        for kind, equals in asked:
+            assert repr(reader.all(kind, **equals)) == repr(reader.all(kind, where="TRUE", **equals)), equals
+        assert [e.value for e in reader.all(Evaluation, node_id=samples[7].id, sweep_id=None)] == [0.5]
+        with pytest.raises(InputError, match="no column 'nodes'"):
+            reader.all(Member, nodes=1)
+
+
 def test_a_bundle_holds_rows_and_they_arrive_as_blocks(surface: tuple[Any, list[Record]], tmp_path: Any) -> None:
     graph, _ = surface
     pack(graph.store, [named(graph, "k")], tmp_path / "k.zip")
@@ -302,3 +337,5 @@ def test_a_damaged_block_is_said_to_be(damaged: Any, damage: str) -> None:
     if kind is not None:
         with pytest.raises(CorruptError, match="mgraph check"):
             read(graph.store, kind)
+        with pytest.raises(CorruptError, match="mgraph check"), graph.store.reading() as reader:
+            reader.all(kind)

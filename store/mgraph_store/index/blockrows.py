@@ -19,10 +19,12 @@ import duckdb
 
 from mgraph_store.rows.blocks import in_blocks
 from mgraph_store.rows.schema import BLOCKS, ROWS, Column, columns
+from mgraph_store.rows.statements import run
 
 Row = tuple[Any, ...]
 
-_MANY = 100  # points of rows together for which NumPy columns are made
+_FEW = 12  # rows that are given value by value in one statement
+_MANY = 5000  # points of rows together for which NumPy columns are made
 _ROWS = "mgraph_lists"
 _BLOCKS = {"node_terms": "term_blocks", "members": "point_blocks", "evaluations": "evaluation_blocks"}
 
@@ -31,13 +33,14 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> N
     """Append rows of a table of blocks."""
     kinds = columns(BLOCKS[table])
     for shape, some in groupby(rows, lambda row: _shape(kinds, row)):
-        run = list(some)
-        if shape is None or sum(_points(kinds, row) for row in run) < _MANY:
-            places = ", ".join(f"?::{c.type}" for c in kinds)
-            for row in run:
-                con.execute(f"INSERT INTO {table} VALUES ({places})", list(row))
-        else:
-            _insert_arrays(con, table, run)
+        alike = list(some)
+        if shape is not None and sum(_points(kinds, row) for row in alike) >= _MANY:
+            _insert_arrays(con, table, alike)
+            continue
+        for start in range(0, len(alike), _FEW):
+            part = alike[start : start + _FEW]
+            places = ", ".join([f"({', '.join('?' * len(kinds))})"] * len(part))
+            run(con, f"INSERT INTO {table} VALUES {places}", [value for row in part for value in row])
 
 
 def _points(kinds: Sequence[Column], row: Row) -> int:

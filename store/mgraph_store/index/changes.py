@@ -34,6 +34,7 @@ from mgraph_store.rows.schema import (
     to_row,
     to_rows,
 )
+from mgraph_store.rows.statements import run
 
 Row = tuple[Any, ...]
 
@@ -77,7 +78,7 @@ class Changes:
             own, *rest = columns(TABLES[table])
             sets = ", ".join(f'"{c.name}" = ?' for c in rest)
             for row in rows:
-                changed = con.execute(f"UPDATE {table} SET {sets} WHERE id = ?", [*row[1:], row[0]]).fetchone()
+                changed = run(con, f"UPDATE {table} SET {sets} WHERE id = ?", [*row[1:], row[0]]).fetchone()
                 if changed is None or changed[0] == 0:
                     raise NotFoundError(f"Nothing in {table} has the {own.name} {row[0]}: it cannot be updated.")
         gone, known = [], None
@@ -148,7 +149,7 @@ def weight(table: str) -> int:
 
 def empty(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Describe an index without rows for the journal: the row of ``meta`` alone."""
-    meta = con.execute(f"SELECT {', '.join(META)} FROM meta").fetchone()
+    meta = run(con, f"SELECT {', '.join(META)} FROM meta").fetchone()
     assert meta is not None
     return {"meta": {k: _plain(v) for k, v in zip(META, meta, strict=True)}}
 
@@ -168,12 +169,12 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
     kinds, table = columns(TABLES[table]), stored_in(table)
     if 0 < len(rows) <= _FEW:
         places = ", ".join([f"({', '.join('?' * len(kinds))})"] * len(rows))
-        con.execute(f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
+        run(con, f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
         return
     arrays = _arrays(kinds, rows) if len(rows) >= _MANY else None
     if arrays is None:
         parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
-        con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
+        run(con, f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
         return
     listed = ", ".join(f"c{i}::{c.type}" for i, c in enumerate(kinds))
     con.execute("SELECT 1 WHERE false").fetchall()  # so that nothing of an earlier query is left to fetch

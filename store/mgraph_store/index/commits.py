@@ -18,6 +18,7 @@ from mgraph_store.index.changes import PART, Changes, parts, weight
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
 from mgraph_store.rows.relations import easy_statements
+from mgraph_store.rows.statements import run
 
 _AT_ONCE = 50 * PART
 """Rows of one transaction where nobody can see a part of them: DuckDB keeps what is not committed in memory."""
@@ -25,7 +26,7 @@ _AT_ONCE = 50 * PART
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:
     """Read how many commits an index has seen."""
-    row = con.execute("SELECT commits FROM meta").fetchone()
+    row = run(con, "SELECT commits FROM meta").fetchone()
     assert row is not None
     return int(row[0])
 
@@ -79,7 +80,7 @@ def follow(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count) -> No
         _apply(con, journal.since(number, count))
     except (CorruptError, NotFoundError):
         raise lost(journal, number, count) from None
-    con.execute("UPDATE meta SET commits = ?", [count.number])
+    run(con, "UPDATE meta SET commits = ?", [count.number])
 
 
 def lost(journal: Journal, number: int, count: Count) -> CorruptError:

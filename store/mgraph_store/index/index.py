@@ -57,6 +57,7 @@ from mgraph_store.rows.schema import (
     tables_with,
     to_row,
 )
+from mgraph_store.rows.statements import run
 
 JOURNAL = "journal"
 
@@ -430,7 +431,7 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
     def _check_format(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
         """Return the format, and how many commits it has seen; FormatError if this version cannot read it."""
         try:
-            row = con.execute("SELECT format_version, written_by, commits FROM meta").fetchone()
+            row = run(con, "SELECT format_version, written_by, commits FROM meta").fetchone()
         except duckdb.BinderException:
             raise FormatError(
                 f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks meta.commits: "
@@ -542,7 +543,9 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
     result = []
     if TABLE_OF[record] in ROWS:
         _require_whole(record, rows)
-    for row in rows:
+    if not restore:
+        result = [record(*row) for row in rows]
+    for row in rows if restore else ():
         values = list(row)
         for i, function in restore:
             if values[i] is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -12,9 +13,11 @@ from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index.changes import snapshot
 from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.index.sql import without_zones
+from mgraph_store.index.unfolding import can_unfold, unfolded
 from mgraph_store.rows.blocks import source
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
+from mgraph_store.rows.statements import parsed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +28,6 @@ _ORDER = ("created", "started", "position")  # then in the order written
 _FINDABLE: dict[str, type[Node] | type[Connection]] = {"node": Node, "connection": Connection}
 _SHOWN = 5
 _AT_ONCE = 10_000  # rows
-_FEW = 100  # nodes that are looked for in every block before its points are
 
 
 class Reader:
@@ -55,28 +57,26 @@ class Reader:
         InputError
             If a column or the SQL is wrong.
         """
+        names = [c.name for c in columns(record)]
+        by = [name for name in _ORDER if name in names]
+        if not (where or order) and limit is None and can_unfold(record, equals):
+            rows = unfolded(lambda sql, given: self._execute(sql, given, "fetchall"), record, equals)
+            return rows_to_records(record, _in_order(rows, names, by))
         parts, values = conditions(record, equals)
         if where:
             parts.append(f"({where})")
-        names = [c.name for c in columns(record)]
-        by = [name for name in _ORDER if name in names]
         if limit is not None and not order:
             order = ", ".join([*by, "rowid"])
-        given = equals.get("node_id")
-        asked = given if isinstance(given, (list, tuple, set, frozenset)) else [given]
-        nodes = list(asked) if given is not None and len(asked) <= _FEW else None
-        place, of_place = source(TABLE_OF[record], nodes)
         sql = "SELECT {}, rowid FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
-            place,
+            source(TABLE_OF[record]),
             f" WHERE {' AND '.join(parts)}" if parts else "",
             f" ORDER BY {order}" if order else "",
             "" if limit is None else f" LIMIT {int(limit)}",
         )
-        rows = self._execute(sql, [*of_place, *values, *parameters]).fetchall()
+        rows = self._execute(sql, [*values, *parameters]).fetchall()
         if not order:  # to sort a few rows takes DuckDB as long as to find them
-            places = [names.index(name) for name in by]
-            rows.sort(key=lambda row: (*((row[i] is None, row[i]) for i in places), row[-1]))
+            rows = _in_order(sorted(rows, key=itemgetter(-1)), names, by)
         return rows_to_records(record, [row[:-1] for row in rows])
 
     def get(self, record: type[R], /, **equals: Any) -> R:
@@ -87,7 +87,7 @@ class Reader:
         NotFoundError, AmbiguousError
             If there is none, or there are several.
         """
-        found = self.all(record, order="rowid", limit=2, **equals)
+        found = self.all(record, **equals)
         what = ", ".join(f"{name} {value}" for name, value in equals.items())
         if not found:
             raise NotFoundError(f"Nothing in {TABLE_OF[record]} has {what}.")
@@ -219,16 +219,22 @@ class Reader:
 
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
-            statements = self._con.extract_statements(sql)
-            if [statement.type.name for statement in statements] != ["SELECT"]:
+            statement = parsed(self._con, sql)
+            if statement is None or statement.type.name != "SELECT":
                 raise InputError("This is not a single SELECT statement: only those are run here.")
-            result = self._con.execute(statements[0], list(parameters))
+            result = self._con.execute(statement, list(parameters))
             without_zones(d[1] for d in result.description or ())
             return getattr(result, fetch)() if fetch else result
         except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None
         except duckdb.PermissionException as error:
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None
+
+
+def _in_order(rows: list[tuple[Any, ...]], names: Sequence[str], by: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Sort rows in the order written by some columns, NULL last."""
+    places = [names.index(name) for name in by]
+    return sorted(rows, key=lambda row: [(row[i] is None, row[i]) for i in places]) if places else rows
 
 
 def _listed(matches: Sequence[tuple[str, str, str | None]]) -> str:

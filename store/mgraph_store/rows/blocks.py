@@ -37,25 +37,20 @@ _OWN = {
 _LISTED = {
     "node_terms": """SELECT unnest(p.node_ids) AS node_id, e."position", e.source_id,
     unnest(e.coefficients) AS coefficient{numbers}
-FROM {db}term_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
+FROM {db}term_blocks e JOIN {db}point_blocks p ON p.id = e.block_id""",
     "members": """SELECT p.connection_id, unnest(p.node_ids) AS node_id, 'sample' AS role,
     unnest(p.positions) AS "position", NULL::BIGINT AS "row", unnest(p.parameters) AS parameter{points}
-FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL{some}""",
+FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL""",
     "evaluations": """SELECT unnest(p.node_ids) AS node_id, e.sweep_id, e.run_id, e.split, e.subset, e.batchnorm,
     e."precision", e.metric, unnest(e."values") AS value, unnest(e.standard_errors) AS standard_error, e.count{numbers}
-FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id{some}""",
+FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id""",
 }
-_SOME = """ AND {id} IN (
-    SELECT id FROM (SELECT id, unnest(node_ids) AS point FROM point_blocks) WHERE point IN (SELECT unnest(?::VARCHAR[]))
-)"""
-_PLAIN = dict.fromkeys(("own", "points", "numbers", "some"), "")
+_PLAIN = dict.fromkeys(("own", "points", "numbers"), "")
 # A list, by which rows are sorted in the order in which they were written: first those that are in no block.
 _PLACED = {
     "own": ", [-1, rowid, 0] AS rowid",
-    "terms": ', [block, place, "position"] AS rowid',
     "points": ", [p.rowid, generate_subscripts(p.node_ids, 1), 0] AS rowid",
     "numbers": ", [p.rowid, generate_subscripts(p.node_ids, 1), e.rowid] AS rowid",
-    "some": "",
 }
 
 
@@ -71,17 +66,11 @@ def in_blocks(table: str, condition: str) -> str:
     return f"SELECT * EXCLUDE (rowid) FROM ({chosen}) ORDER BY rowid"
 
 
-def source(table: str, nodes: Sequence[str] | None) -> tuple[str, list[Any]]:
-    """Return what to read a table or view from, with a column ``rowid`` that says in which order rows were written.
-
-    If only rows of some ``nodes`` are wanted, blocks without any of them are left out. Also returns the parameters.
-    """
+def source(table: str) -> str:
+    """Return what to read a table or view from, with a column ``rowid`` that says in which order rows were written."""
     if table not in _OWN:
-        return table, []
-    some = _SOME.format(id="p.id" if table == "members" else "e.block_id")
-    placed = _PLACED | ({} if nodes is None else {"some": some})
-    parts = " UNION ALL ".join(part[table].format(db="", **placed) for part in (_OWN, _LISTED))
-    return f"({parts}) AS {table}", [] if nodes is None else [list(nodes)]
+        return table
+    return f"({' UNION ALL '.join(part[table].format(db='', **_PLACED) for part in (_OWN, _LISTED))}) AS {table}"
 
 
 def fault(record: Record) -> str | None:

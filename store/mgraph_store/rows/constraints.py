@@ -32,6 +32,7 @@ from mgraph_store.rows.records import (
     TermBlock,
 )
 from mgraph_store.rows.schema import BLOCKS, REFERENCES, TABLE_OF, columns, is_one_of, tables_with
+from mgraph_store.rows.statements import run
 
 
 def verify(
@@ -185,7 +186,7 @@ def _look_up(
                 values += given
     found: dict[str, Counter[str]] = {table: Counter() for table in ids}
     holders: dict[str, list[tuple[str, str]]] = {table: [] for table in names}
-    for place, identifier, name in con.execute(" UNION ALL ".join(parts), values).fetchall() if parts else ():
+    for place, identifier, name in run(con, " UNION ALL ".join(parts), values).fetchall() if parts else ():
         if place[0] == "i":
             found[place[1:]][identifier] += 1
         else:
@@ -224,16 +225,14 @@ def _check_names(records: Sequence[Any], holders: Sequence[tuple[str, str]]) -> 
 
 
 def _check_terms(con: duckdb.DuckDBPyConnection, sources: list[Any]) -> None:
-    derived = _first(
-        con,
-        "SELECT id FROM nodes WHERE tensor_key IS NULL AND id IN (SELECT unnest(?::VARCHAR[]))",
-        sources,
-    )
+    condition, values = is_one_of("id", "VARCHAR", sources)
+    sql = f"SELECT id, tensor_key IS NULL FROM nodes WHERE {condition} AND (tensor_key IS NULL OR columns IS NOT NULL)"
+    found = run(con, sql, values).fetchall()
+    derived = next((node for node, is_derived in found if is_derived), None)
     if derived:
         raise InputError(f"Node {derived} is derived: a sum may only refer to stored and partial nodes.")
     # A derived node cannot be a source, so only partial nodes can form a circle.
-    partial = "SELECT id FROM nodes WHERE columns IS NOT NULL AND id IN (SELECT unnest(?::VARCHAR[]))"
-    if _first(con, partial, sources) and (nodes := circle(con.execute(PARTIAL_TERMS).fetchall())):
+    if found and (nodes := circle(con.execute(PARTIAL_TERMS).fetchall())):
         raise InputError(f"The partial nodes {', '.join(nodes)} would refer to each other in a circle.")
 
 
@@ -291,5 +290,5 @@ def _values(records: Sequence[Record], name: str) -> list[Any]:
 
 
 def _first(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> Any:
-    row = con.execute(sql, [values]).fetchone() if values else None
+    row = run(con, sql, [values]).fetchone() if values else None
     return row[0] if row else None
