@@ -17,7 +17,7 @@ from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, Sweep, ass
 from mgraph_store.errors import FormatError, OldFormatError, StoreError
 from mgraph_store.index import changes, index, migrations
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Journal, unpacked
+from mgraph_store.index.journal import Journal, packed, unpacked
 from mgraph_store.index.shared import SharedJournal
 from mgraph_store.machines import join
 from mgraph_store.rows.blocks import gathered
@@ -204,6 +204,25 @@ def test_two_upgrade_it_at_once(first: GraphStore, second: Path, place: Path, mo
     assert first.upgrade() == 2
     assert announced(place) == 1
     assert held(first) == held(GraphStore.open(second))
+
+
+def test_what_a_machine_of_format_2_commits_meanwhile_comes_before(
+    first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, log = SharedJournal.append, SharedLog.at(place / "log")
+
+    def late(journal: SharedJournal, *what: Any) -> Any:
+        monkeypatch.setattr(SharedJournal, "append", append)
+        (*_, last) = log.since()
+        assert log.append(packed(Changes.of({Run: [Run(new_id("r"), "late", "{}")]}, ()).document()), last.position)
+        return append(journal, *what)
+
+    monkeypatch.setattr(SharedJournal, "append", late)
+    assert first.upgrade() == 2
+    assert [sorted(record["add"]) for record in records(place)[-2:]] == [["runs"], ["point_blocks"]]
+    with first.reading() as reader:
+        assert reader.get(Run, command="late")
+    assert_consistent(first, deep=True)
 
 
 def test_without_the_place_nothing_changes(first: GraphStore, place: Path) -> None:
