@@ -20,6 +20,7 @@ from mgraph_store.errors import (
     InputError,
     NotFoundError,
 )
+from mgraph_store.index import reader as reader_module
 
 
 def test_find(graph: Any, space_factory: Any) -> None:
@@ -129,3 +130,13 @@ def test_sql(graph: Any) -> None:
         for read in (reader.query, reader.fetch):
             with pytest.raises(InputError, match="cast them"):
                 read("SELECT now()")
+
+
+def test_rows_that_come_in_portions_are_those_of_the_query(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_AT_ONCE", 2)
+    graph.add(*(graph.parameters(seed) for seed in range(5)))
+    sql = "SELECT id, kind FROM nodes WHERE kind = ? ORDER BY id"
+    with graph.store.reading() as reader:
+        assert list(reader.each(sql, ["mode"])) == reader.query(sql, ["mode"])[1]
+        with pytest.raises(InputError, match="only those are run here"):
+            list(reader.each("DROP TABLE nodes"))

@@ -17,7 +17,7 @@ from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, Sweep, ass
 from mgraph_store.errors import FormatError, OldFormatError, StoreError
 from mgraph_store.index import changes, index, migrations
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Journal, unpacked
+from mgraph_store.index.journal import Journal, packed, unpacked
 from mgraph_store.index.shared import SharedJournal
 from mgraph_store.machines import join
 from mgraph_store.rows.blocks import gathered
@@ -39,7 +39,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def first(place: Path) -> GraphStore:
     """A machine's directory, of format 2 and behind the log."""
-    return GraphStore.open(place.parent / "late.mgraph", lock_timeout=10)
+    return GraphStore(place.parent / "late.mgraph", lock_timeout=10)
 
 
 @pytest.fixture
@@ -94,6 +94,7 @@ def journal_format(store: GraphStore) -> int:
 
 def test_a_graph_of_format_2_is_read_with_all_that_others_have_committed(first: GraphStore) -> None:
     expected = json.loads((DATA / "v2.json").read_text())
+    first = GraphStore.open(first.path)
     with first.reading() as reader:
         assert {n.name for n in reader.all(Node) if n.name} == {"a", "b", "c", "m"}  # m came after it had looked
         assert len(reader.all(Evaluation)) == expected["rows"]["evaluations"]
@@ -164,7 +165,6 @@ def test_a_machine_of_format_2_takes_over_nothing_from_then_on(
 
 STEPS: dict[str, tuple[Any, str]] = {
     "while the rows are written": (migrations, "take_steps"),
-    "before the log knows": (SharedLog, "append"),
     "when the log knows": (Journal, "append"),
     "before the index has all commits": (index, "settle"),
     "before the new journal counts": (Journal, "adopt"),
@@ -204,6 +204,25 @@ def test_two_upgrade_it_at_once(first: GraphStore, second: Path, place: Path, mo
     assert first.upgrade() == 2
     assert announced(place) == 1
     assert held(first) == held(GraphStore.open(second))
+
+
+def test_what_a_machine_of_format_2_commits_meanwhile_comes_before(
+    first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, log = SharedJournal.append, SharedLog.at(place / "log")
+
+    def late(journal: SharedJournal, *what: Any) -> Any:
+        monkeypatch.setattr(SharedJournal, "append", append)
+        (*_, last) = log.since()
+        assert log.append(packed(Changes.of({Run: [Run(new_id("r"), "late", "{}")]}, ()).document()), last.position)
+        return append(journal, *what)
+
+    monkeypatch.setattr(SharedJournal, "append", late)
+    assert first.upgrade() == 2
+    assert [sorted(record["add"]) for record in records(place)[-2:]] == [["runs"], ["point_blocks"]]
+    with first.reading() as reader:
+        assert reader.get(Run, command="late")
+    assert_consistent(first, deep=True)
 
 
 def test_without_the_place_nothing_changes(first: GraphStore, place: Path) -> None:
