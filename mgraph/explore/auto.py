@@ -38,6 +38,7 @@ from mgraph.query.metrics import metric_of_cost
 from mgraph.query.remarks import doubts_of
 from mgraph.session.members import BUFFERS_FROM, ends_of, label
 from mgraph.session.points import packed_rows
+from mgraph.session.policies import policy_for
 from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free
 from mgraph.session.workspace import Workspace
@@ -266,7 +267,7 @@ class _Auto:
             workspace.task,
             rows,
             Segment().coefficients(np.array([[0.0], [1.0]])),
-            how=Measuring(workspace.policy()),
+            how=Measuring(policy_for(self.session, workspace, self.ends)),
             subsets={t.split: Subset()},
         )
         metrics = [point[t.split] for point in found]

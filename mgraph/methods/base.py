@@ -33,10 +33,15 @@ Panel = Callable[[Any, str], None]
 
 @dataclass(frozen=True)
 class Start:
-    """Where control points start: linear combinations of R given points, ``matrix`` (K, R) times ``rows`` (R, D)."""
+    """Where control points start: linear combinations of R given points, ``matrix`` (K, R) times ``rows`` (R, D).
+
+    ``augment`` is the augmentation of the images from which BatchNorm statistics of points between them are to be
+    estimated, as in :class:`mgraph.evaluate.batchnorm.BatchNormPolicy`.
+    """
 
     matrix: Floats
     rows: Sequence[Array]
+    augment: str = ""
 
     @classmethod
     def between(cls, family: Family, ends: Sequence[Array]) -> Start:

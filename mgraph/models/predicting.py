@@ -21,13 +21,14 @@ from torch import Tensor
 
 from mgraph.data.splits import Split
 from mgraph.errors import InputError
-from mgraph.evaluate.batchnorm import OWN, recompute_statistics
+from mgraph.evaluate.batchnorm import OWN, BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import outputs
 from mgraph.live import is_live
 from mgraph.models.sets import Member
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source
 from mgraph.session.points import buffers_of, lender_of, load_buffers, policy_name
+from mgraph.session.policies import policy_for
 from mgraph.session.recent import MOST_BYTES
 from mgraph.session.runs import versions
 from mgraph.session.session import Session
@@ -42,24 +43,26 @@ Terms = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class _Point:
-    """A member ready for the network: θ, shape (D,), its buffers by dtype, and whether to recompute statistics."""
+    """A member ready for the network: θ, shape (D,), its buffers by dtype, and how to recompute statistics, if so."""
 
     theta: NDArray[np.float32]
     buffers: Mapping[str, NDArray[Any]]
-    recompute: bool
+    policy: BatchNormPolicy | None
 
 
 class Predictor:
     """Loads members of a space into its network, and predicts with them.
 
     A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` asks to recompute those of
-    all members; for a point between the ends of a connection they are recomputed.
+    all members; for a point between the ends of a connection they are recomputed. Raises InputError for fewer than 2
+    ``bn_examples``.
     """
 
     def __init__(self, session: Session, space: Space, bn_examples: int | None = None) -> None:
         self.session, self.workspace = session, session.workspace(space)
-        self.policy = self.workspace.policy(bn_examples)
-        self._recompute_all = bn_examples is not None
+        self.workspace.policy(bn_examples)  # which refuses too few
+        self._bn_examples, self._recompute_all = bn_examples, bn_examples is not None
+        self._policies: dict[tuple[str, ...], BatchNormPolicy] = {}
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
         self._cache = session.store.predictions(secret())
         self.computed = 0  # passes over a split that was not cached
@@ -104,12 +107,32 @@ class Predictor:
     def policy_of(self, member: Member) -> str:
         """Return the name of the BatchNorm policy with which a member is used."""
         recompute = self._recompute_all or not self._buffers(member)[1]
-        return policy_name(self.workspace, self.policy if recompute else OWN)
+        return policy_name(self.workspace, self.policy_between(_thing(member)) if recompute else OWN)
 
-    def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
-        """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""
+    def policies(self, members: Sequence[Member]) -> str:
+        """Name the policies by which statistics of members are recomputed where they are, each once."""
+        return ", ".join(dict.fromkeys(str(self.policy_between(_thing(member))) for member in members))
+
+    def policy_between(self, *things: Node | Connection) -> BatchNormPolicy:
+        """Return the policy by which statistics are recomputed for a point made of nodes, or lying on connections."""
+        key = tuple(sorted(thing.id for thing in things))
+        if key not in self._policies:
+            self._policies[key] = policy_for(self.session, self.workspace, things, self._bn_examples)
+        return self._policies[key]
+
+    def policy_of_sum(self, terms: Terms) -> BatchNormPolicy:
+        """Return the policy by which statistics are recomputed for Σ c θ of stored nodes."""
+        with self.session.store.reading() as reader:
+            nodes = _sources(reader, terms)
+        return self.policy_between(*nodes)
+
+    def place_sum(self, terms: Terms, like: Member, policy: BatchNormPolicy | None = None) -> NDArray[np.float32]:
+        """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ.
+
+        Statistics are recomputed by another ``policy`` than the sum's own if that is given.
+        """
         theta = self.theta(terms)
-        self._place(_Point(theta, self._buffers(like)[0], recompute=True))
+        self._place(_Point(theta, self._buffers(like)[0], policy or self.policy_of_sum(terms)))
         return theta
 
     def theta(self, terms: Terms) -> NDArray[np.float32]:
@@ -132,7 +155,8 @@ class Predictor:
             buffers, own = self._buffers(member)
             nodes = _sources(reader, member.terms)
         recompute = self.workspace.flat.recomputes and (self._recompute_all or not own)
-        return _Point(self._sum(member.terms, nodes), buffers, recompute)
+        policy = self.policy_between(_thing(member)) if recompute else None
+        return _Point(self._sum(member.terms, nodes), buffers, policy)
 
     def _buffers(self, member: Member) -> tuple[Mapping[str, NDArray[Any]], bool]:
         """Return the buffers of a member, and whether they are its own."""
@@ -158,8 +182,8 @@ class Predictor:
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(point.theta))))
         if point.buffers:
             load_buffers(self.workspace, point.buffers)
-        if point.recompute:
-            recompute_statistics(flat, self.workspace.task.train, self.policy)
+        if point.policy is not None:
+            recompute_statistics(flat, self.workspace.task.train, point.policy)
 
     def _identity(self, point: _Point) -> bytes:
         """Hash everything about a prediction except the split."""
@@ -169,7 +193,7 @@ class Predictor:
         facts = {
             "space": [space.arch, space.layout_hash, space.data_hash],
             "code": of_space(here.code),
-            "policy": policy_name(here, self.policy if point.recompute else OWN),
+            "policy": policy_name(here, point.policy or OWN),
             "versions": versions() | _libraries(),
             "network": str(here.flat.module),
             "device": here.flat.device.type,
@@ -189,6 +213,13 @@ class Predictor:
         if self.workspace.task.splits.get(name) is not split or is_live(Spec.parse(self.workspace.space.arch)):
             return None
         return hashlib.blake2b(base + f"\n{name} {len(split)}".encode(), digest_size=16).hexdigest()
+
+
+def _thing(member: Member) -> Node | Connection:
+    """Return the node that a member is, or the connection on which it lies."""
+    thing = member.node or member.connection
+    assert thing is not None, "a member is a node or a point of a connection"
+    return thing
 
 
 def _libraries() -> dict[str, str]:

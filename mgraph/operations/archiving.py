@@ -19,6 +19,7 @@ from mgraph.notebook import InNotebook
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
+from mgraph.session.policies import policy_for
 from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.session.workspace import Workspace
@@ -129,4 +130,4 @@ def _policy(session: Session, workspace: Workspace, node: Node) -> str:
     """Name the BatchNorm policy of the statistics that :func:`load_node` has loaded or recomputed."""
     with session.store.reading() as reader:
         rows = reader.all(NodeBuffers, node_id=node.id)
-    return policy_name(workspace, rows[0].policy if rows else workspace.policy())
+    return policy_name(workspace, rows[0].policy if rows else policy_for(session, workspace, [node]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
-from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.families import Family
 from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
@@ -24,6 +24,7 @@ from mgraph.session.code import METHOD_CODE, warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
+from mgraph.session.policies import policy_for
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
@@ -64,7 +65,9 @@ def connect(
         workspace = session.workspace(space)
         load_constants(session, workspace, ends, buffers_from)
         warn_of_other_code(session.store, workspace, ends)
+        policy = policy_for(session, workspace, ends)
         origin = _origin(session, method, family, ends, init)
+        origin = replace(origin, start=replace(origin.start, augment=policy.augment))
         family = origin.family
         storable(family, session.store.path)  # refuse what no graph can describe before anything is computed
         method.check(workspace.flat, workspace.task, family)
@@ -103,7 +106,8 @@ def connect(
                     tx.add(connection)
                     controls = _store_controls(tx, session, workspace, run, method, family, origin, outcome)
                     if outcome.found_end:
-                        ends = [*ends, _store_end(tx, workspace, run, method, family, ends[0], outcome, end_name)]
+                        found = _End(method, outcome, family.ends[-1], ends[0], policy)
+                        ends = [*ends, _store_end(tx, workspace, run, found, end_name)]
                     rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
                     tx.add(*member_rows(connection.id, family, {row: node.id for row, node in rows}))
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
@@ -208,24 +212,26 @@ def _store_controls(
     return nodes
 
 
-def _store_end(
-    tx: Transaction,
-    workspace: Workspace,
-    run: RunLog,
-    method: Method,
-    family: Family,
-    source: Node,
-    outcome: Outcome,
-    name: str | None,
-) -> Node:
-    """Store the end that the method found as a mode, with its own numbers and BatchNorm statistics."""
-    parameters, policy = outcome.control_points[family.ends[-1]], workspace.policy()
+@dataclass(frozen=True)
+class _End:
+    """The end that a method found: the control point ``row`` of its outcome, reached from the node ``source``."""
+
+    method: Method
+    outcome: Outcome
+    row: int
+    source: Node
+    policy: BatchNormPolicy
+
+
+def _store_end(tx: Transaction, workspace: Workspace, run: RunLog, end: _End, name: str | None) -> Node:
+    """Store an end that was found as a mode, with its own numbers and BatchNorm statistics."""
+    parameters, policy = end.outcome.control_points[end.row], end.policy
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     recompute_statistics(workspace.flat, workspace.task.train, policy)
     results = evaluate_splits(workspace)
     require_finite(results, "The end of the path")
     text = policy_name(workspace, policy)
-    info = {"origin": method.name, "from": source.id, "batchnorm": text}
+    info = {"origin": end.method.name, "from": end.source.id, "batchnorm": text}
     point = MeasuredPoint(parameters, results, text, text)
     return store_point(tx, workspace, run.id, "mode", point, info=info, name=name)
 

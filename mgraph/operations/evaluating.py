@@ -25,6 +25,7 @@ from mgraph.operations.places import Place, load_place
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluation_rows, load_node, own_policy
+from mgraph.session.policies import policy_for
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
@@ -127,12 +128,12 @@ _ALIKE = 1e-3  # relative difference allowed when the same number is measured on
 _WILD = 10.0  # times the loss; after short training, averages over the last batches may well be off by a factor of 1.5
 
 
-def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
+def warn_of_own_statistics(session: Session, workspace: Workspace, node: Node) -> None:
     """Warn if the current point, the node's, does far worse with its own BatchNorm statistics than recomputed.
 
     The network then holds the recomputed ones.
     """
-    found = compare_statistics(workspace.flat, workspace.task, workspace.policy())
+    found = compare_statistics(workspace.flat, workspace.task, policy_for(session, workspace, [node]))
     if found is None or not found.stale or found.own.value <= _WILD * abs(found.recomputed.value):
         return
     warnings.warn(
@@ -170,7 +171,7 @@ def evaluate(session: Session, job: EvaluateJob, *, progress: ProgressCallback =
         results = looking.measure(workspace)
         _store(session, workspace, run, node, results, looking)
         if any(b == OWN for b in _policies(session, node)):
-            warn_of_own_statistics(workspace, node)
+            warn_of_own_statistics(session, workspace, node)
         return results
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.errors import InputError
-from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.evaluate.batchnorm import applicable, recompute_statistics
 from mgraph.operations.verification import OUTPUTS, outputs_now
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers
@@ -132,16 +133,17 @@ def what_was_made(
     end = {} if trained.stopped else {"epoch": settings.epochs}
     last = flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout)
     outputs = list(outputs_now(workspace, flat).values())
+    settled = partial(_settled, workspace, applicable(settings.augment))
     made = [_copy(f"{name}-{plan.copies[step].suffix}", kept, plan.copies[step].facts) for step, kept in copies.items()]
     if trained.average is not None:
-        made.append(_settled(workspace, f"{name}-ema", trained.average, end | {"ema": settings.ema}))
+        made.append(settled(f"{name}-ema", trained.average, end | {"ema": settings.ema}))
     if trained.mean is not None:
-        made.append(_settled(workspace, f"{name}-swa", trained.mean, end | {"swa": trained.taken}))
+        made.append(settled(f"{name}-swa", trained.mean, end | {"swa": trained.taken}))
     if trained.vertices:
         for k, vertex in enumerate(trained.vertices):
-            made.append(_settled(workspace, f"{name}-{k + 1}", vertex, end | {"vertex": k + 1}))
+            made.append(settled(f"{name}-{k + 1}", vertex, end | {"vertex": k + 1}))
         middle = torch.stack(trained.vertices).mean(dim=0)
-        return [*made, _settled(workspace, name, middle, end | {"simplex": len(trained.vertices)})]
+        return [*made, settled(name, middle, end | {"simplex": len(trained.vertices)})]
     if plan.ends_in_member and not trained.stopped:
         made.append(made.pop(len(copies) - 1))  # the last member is the end
         return made
@@ -154,11 +156,14 @@ def _copy(name: str, kept: Mapping[str, NDArray[Any]], facts: Mapping[str, Any])
     return Made(name, kept["parameters"], buffers, outputs, facts)
 
 
-def _settled(workspace: Workspace, name: str | None, theta: Tensor, facts: Mapping[str, Any]) -> Made:
-    """Return a mode at a point, shape (size,), with BatchNorm statistics recomputed: training's are not its own."""
+def _settled(workspace: Workspace, augment: str, name: str | None, theta: Tensor, facts: Mapping[str, Any]) -> Made:
+    """Return a mode at a point, shape (size,), with BatchNorm statistics recomputed: training's are not its own.
+
+    They are from images augmented as the training's were.
+    """
     flat = workspace.flat
     flat.theta.copy_(theta)
     if flat.recomputes:
-        recompute_statistics(flat, workspace.task.train, workspace.policy())
+        recompute_statistics(flat, workspace.task.train, workspace.policy(augment=augment))
     outputs = list(outputs_now(workspace, flat).values())
     return Made(name, flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout), outputs, facts)

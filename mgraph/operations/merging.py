@@ -178,7 +178,7 @@ def merge(
         choose_point(data)
     ready = prepare(session, connection)
     predictor = Predictor(session, ready.workspace.space, job.bn_examples)
-    policy = predictor.policy
+    policy = predictor.policy_between(connection)
     settings: dict[str, Any] = {"connection": connection.id, "at": job.at, "soup": job.soup, "batchnorm": str(policy)}
     settings |= {"best": job.best, "refine": job.refine}
     with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:

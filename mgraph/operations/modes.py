@@ -212,7 +212,7 @@ def _keep_modes(
         with still_stored(node):
             _load(workspace, mode)
             measure_stored(session, workspace, run, node)
-            warn_of_own_statistics(workspace, node)
+            warn_of_own_statistics(session, workspace, node)
     _warn_if_similar(session, workspace, nodes[-1], made[-1].parameters)
     return nodes[-1]
 

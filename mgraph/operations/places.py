@@ -25,6 +25,7 @@ from mgraph.operations.merging import prepare
 from mgraph.query.sweepdata import parameter_key
 from mgraph.session.members import rows_of
 from mgraph.session.points import module_buffers, policy_name
+from mgraph.session.policies import policy_for
 from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, Reader
@@ -73,10 +74,10 @@ def _alone(rows: Sequence[Node], coefficients: Floats) -> Node | None:
 def load_place(session: Session, place: Place) -> tuple[Workspace, NDArray[np.float32]]:
     """Load a place into its workspace's network with recomputed statistics (default policy); return it with θ, (D,)."""
     ready = prepare(session, place.connection)
-    flat = ready.workspace.flat
+    flat, policy = ready.workspace.flat, policy_for(session, ready.workspace, [place.connection])
     theta = combine_stored(list(place.coefficients), ready.points)
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
-    recompute_statistics(flat, ready.workspace.task.train, ready.workspace.policy())
+    recompute_statistics(flat, ready.workspace.task.train, policy)
     return ready.workspace, theta
 
 
@@ -98,7 +99,7 @@ def place_facts(session: Session, place: Place) -> dict[str, Any]:
     workspace = load_place(session, place)[0]
     with session.store.reading() as reader:
         nodes = rows_of(reader, place.connection)
-    policy = policy_name(workspace, workspace.policy())
+    policy = policy_name(workspace, policy_for(session, workspace, [place.connection]))
     facts = recipe(place.connection, place.parameter, place.coefficients, nodes, policy)
     return facts | {"arch": workspace.space.arch, "data": data_facts(workspace)}
 

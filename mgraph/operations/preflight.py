@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mgraph.data.task import Task
 from mgraph.errors import InputError
+from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Measured, Subset, measure
 from mgraph.families import Segment
 from mgraph.metric import Metric
@@ -58,9 +59,10 @@ def _measured(reader: Reader, metric: Metric, one: Member, other: Member) -> str
 def _estimated(predictor: Predictor, one: Member, other: Member) -> str:
     task = predictor.workspace.task
     metric = task.primary
-    ends = [_value(predictor, task, member) for member in (one, other)]
-    halves = [(identifier, 0.5 * c) for member in (one, other) for identifier, c in member.terms]
-    predictor.place_sum(together(halves), one)
+    halves = together([(identifier, 0.5 * c) for member in (one, other) for identifier, c in member.terms])
+    policy = predictor.policy_of_sum(halves)  # for all three, as in a sweep
+    ends = [_value(predictor, task, member, policy) for member in (one, other)]
+    predictor.place_sum(halves, one)
     middle = _present(predictor, task)
     worst = min((end.value for end in ends), key=lambda value: metric.sign * value)
     if not is_wall(metric, middle, worst):
@@ -79,8 +81,8 @@ def together(terms: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     return list(total.items())
 
 
-def _value(predictor: Predictor, task: Task, member: Member) -> Measured:
-    predictor.place_sum(member.terms, member)
+def _value(predictor: Predictor, task: Task, member: Member, policy: BatchNormPolicy) -> Measured:
+    predictor.place_sum(member.terms, member, policy)
     return _present(predictor, task)
 
 

@@ -118,7 +118,8 @@ def soup(
     if not job.force:
         with session.threads(here):  # before the run begins: what is refused is no failed run
             refuse_barriers(session, predictor, models.members, progress)
-    settings: dict[str, Any] = {"members": list(job.members), "soup": job.how, "batchnorm": str(predictor.policy)}
+    settings: dict[str, Any] = {"members": list(job.members), "soup": job.how}
+    settings["batchnorm"] = predictor.policies(models.members)
     with session.run(here, "soup", settings, job=job, resumed=resumed) as run:
         cooking = _Cooking(predictor, models, progress)
         weights, decision, baseline = cooking.cook(job.how)
@@ -134,7 +135,7 @@ def soup(
         if not job.force:
             named = {models.members[baseline].label: alone_results}
             refuse_a_wall(results, named, here.task.primary, "valid")
-        policy = policy_name(here, predictor.policy)
+        policy = policy_name(here, predictor.policy_of_sum(terms))
         info: dict[str, Any] = {"origin": "soup", "soup": job.how, "batchnorm": policy}
         info |= {"members": [m.label for m in models.members], "weights": weights.tolist()}
         with session.store.transaction() as tx:

@@ -24,6 +24,7 @@ from mgraph.notebook import InNotebook
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import load_node, policy_name
+from mgraph.session.policies import policy_for
 from mgraph.session.session import Session
 from mgraph_store import Measure, Node, Run
 
@@ -120,7 +121,7 @@ def measure_sharpness(
     workspace = load_node(session, node)
     flat, task = workspace.flat, workspace.task
     check_precision(settings.precision, flat.device)
-    policy = workspace.policy(settings.bn_examples)
+    policy = policy_for(session, workspace, [node], settings.bn_examples)
     subset = Subset.random(len(task.splits[settings.split]), settings.examples)
     head, notes = None, []
     if settings.what != "profile":

@@ -33,6 +33,7 @@ from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, para
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, label, rows_and_ends, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
+from mgraph.session.policies import policy_for, why_plain
 from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
 from mgraph_store import Connection, Node, Reader, Record, Run, Space, Summary, Sweep, new_id
@@ -59,8 +60,8 @@ def sweep_connection(
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
     work, refine = _prepare(session, connection, job), job.refine
-    if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
-        raise InputError(f"Run {resumed.id} cannot be resumed: a metric's code has changed; give the command again.")
+    if resumed is not None:
+        _check_resumed(resumed, work)
     job = job.on(work.grid)  # even if a later version has another default
     with session.run(work.workspace, "sweep", work.settings, job=job, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
@@ -100,6 +101,18 @@ def sweep_connection(
         )
 
 
+def _check_resumed(resumed: Run, work: _Work) -> None:
+    """Raise InputError unless a run measured as is measured now: one sweep holds numbers of one kind."""
+    then, now = json.loads(resumed.settings), work.settings
+    if then.get(METRICS) != now[METRICS]:
+        raise InputError(f"Run {resumed.id} cannot be resumed: a metric's code has changed; give the command again.")
+    if then.get("batchnorm") != now["batchnorm"]:
+        raise InputError(
+            f"Run {resumed.id} cannot be resumed: its BatchNorm statistics were by {then.get('batchnorm')}, and now "
+            f"they would be by {now['batchnorm']}; give the command again."
+        )
+
+
 def check_sweep(workspace: Workspace, job: SweepJob | Following) -> tuple[Metric, ...]:
     """Return the metrics to be measured; InputError for splits, examples or metrics that there are not."""
     check_splits(job.splits)
@@ -131,6 +144,7 @@ class _Work:
     rows: list[Tensor]
     conditions: Conditions
     settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def new_record(self, connection: Connection) -> Sweep:
         """Begin a sweep's row; the log supplies its run."""
@@ -165,7 +179,8 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    policy = workspace.policy(job.bn_examples)
+    policy = policy_for(session, workspace, [connection], job.bn_examples)
+    plain = why_plain(session, workspace, [connection])
     if groups:
         load_buffers(workspace, groups)
     points = [session.points.read(node) for node in nodes]
@@ -192,7 +207,8 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         "refine": None if refine is None else asdict(refine),
         "route_on": job.route_on,
     }
-    return _Work(workspace, family, grid, nodes, ends, points, packed_rows(workspace, points), conditions, settings)
+    rows, notes = packed_rows(workspace, points), () if plain is None else (plain,)
+    return _Work(workspace, family, grid, nodes, ends, points, rows, conditions, settings, notes)
 
 
 def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
@@ -245,7 +261,7 @@ class _Swept:
 
     def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
         """Return what the user should know about how the numbers came about."""
-        said = []
+        said = list(work.notes)
         if len(work.ends) > 2 and not {"train", "valid"} & set(work.conditions.subsets):
             said.append(
                 "routes between the ends are chosen on train or validation data, and neither was measured: the edges "

@@ -16,6 +16,7 @@ from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, label
+from mgraph.session.policies import policy_for
 from mgraph_store import Connection, Evaluation, Layout, Member, Node, NodeBuffers, Space
 from mgraph_store.values import buffers_in
 
@@ -52,7 +53,7 @@ def load_node(session: Session, node: Node) -> Workspace:
     """Load a node with its buffers into its workspace's network, ready to be evaluated, and return the workspace.
 
     A node without stored buffers (a sample, a control point) borrows the constants of its connection, and its
-    BatchNorm statistics are recomputed by the default policy.
+    BatchNorm statistics are recomputed by the default policy for it (:func:`~mgraph.session.policies.policy_for`).
     """
     store = session.store
     with store.reading() as reader:
@@ -65,7 +66,7 @@ def load_node(session: Session, node: Node) -> Workspace:
     if groups:
         load_buffers(workspace, groups)
     if workspace.flat.recomputes and not own:
-        recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
+        recompute_statistics(workspace.flat, workspace.task.train, policy_for(session, workspace, [node]))
     warn_of_other_code(store, workspace, [node])
     return workspace
 

@@ -156,14 +156,19 @@ class Workspace:
         work = multiply_adds(self.flat.module, self.flat.inputs(x)) / least * _SMALL_BATCH
         return 1 if work < _SMALL_WORK else torch.get_num_threads()
 
-    def policy(self, examples: int | None = None) -> BatchNormPolicy:
-        """Return the BatchNorm policy for this many examples (default: at most 2000)."""
+    def policy(self, examples: int | None = None, augment: str = "") -> BatchNormPolicy:
+        """Return the BatchNorm policy for this many examples (default: at most 2000), augmented if that is given.
+
+        For points made of stored nodes, :func:`mgraph.session.policies.policy_for` knows the augmentation.
+        """
         from mgraph.evaluate.batchnorm import BatchNormPolicy
 
         if examples is not None and examples < 2:
             raise InputError(f"BatchNorm statistics need at least 2 examples, not {examples}.")
         train = self.task.train
-        return BatchNormPolicy.default(train, examples) if examples else BatchNormPolicy.default(train)
+        if examples is None:
+            return BatchNormPolicy.default(train, augment=augment)
+        return BatchNormPolicy.default(train, examples, augment)
 
     def _consent(self, role: str) -> Pinned:
         """Return the consent to ask before code of the space runs; what ran is recorded in :attr:`code`."""

@@ -1,8 +1,9 @@
 """Augmentation: random changes to training batches, drawn separately for every example, before a step sees them.
 
-It belongs to a run, never to the data: evaluation and recomputed BatchNorm statistics see the images unchanged. A
-batch's random numbers depend only on the run's seed and the batch's number, so a run that resumes after an interruption
-draws what it would have drawn. Under ``torchrun`` every process changes the whole batch in the same way.
+It belongs to a run, never to the data: evaluation sees the images unchanged, though BatchNorm statistics may be those
+of augmented ones (:mod:`mgraph.evaluate.batchnorm`). A batch's random numbers depend only on the run's seed and the
+batch's number, so a run that resumes after an interruption draws what it would have drawn. Under ``torchrun`` every
+process changes the whole batch in the same way.
 """
 
 from __future__ import annotations

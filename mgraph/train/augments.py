@@ -61,6 +61,13 @@ def parse_augment(text: str) -> tuple[Part, ...]:
     return tuple(_part(piece.strip(), text) for piece in text.split("+"))
 
 
+def canonical(text: str) -> str:
+    """Return the one spelling of what may be written in several ways: ``randaugment`` is ``randaugment9``."""
+    if is_own(text):
+        return text
+    return "+".join(f"{part.name}{part.number if part.kind.high else ''}" for part in parse_augment(text))
+
+
 def is_own(text: str) -> bool:
     """Return whether it names the user's own function."""
     return ":" in text and Spec.parse(text).is_factory

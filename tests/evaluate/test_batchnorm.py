@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mgraph.data.splits import ArraySplit
-from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
+from mgraph.evaluate.batchnorm import BatchNormPolicy, applicable, recompute_statistics
 from mgraph.network.flat import FlatModel
 
 
@@ -147,3 +147,50 @@ def test_policies_are_named_with_all_that_the_estimate_depends_on():
     names = {str(BatchNormPolicy(*values)) for values in np.ndindex(3, 3, 3) if values[0] * values[1]}
     assert len(names) == 12
     assert str(BatchNormPolicy(2000, 500)) == "recompute(examples=2000,batch=500,seed=0)"
+    assert str(BatchNormPolicy(60, 20, 0, "crop4+flip")) == "recompute(examples=60,batch=20,seed=0,augment=crop4+flip)"
+
+
+def ones(count=2000):
+    return ArraySplit(torch.ones(count, 1, 8, 8), torch.zeros(count, dtype=torch.int64))
+
+
+def of_inputs(split, policy):
+    """Return mean and variance of the inputs themselves, as a BatchNorm that comes first in a network sees them."""
+    flat = FlatModel(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 2)))
+    recompute_statistics(flat, split, policy)
+    return flat.statistics[0].running_mean.item(), flat.statistics[0].running_var.item()
+
+
+def test_statistics_of_a_policy_with_augmentation_are_those_of_augmented_images():
+    """A square of side 4 around a random pixel of 8 covers 3.5 rows, and as many columns, on average."""
+    kept = 1 - (3.5 / 8) ** 2
+    assert of_inputs(ones(), BatchNormPolicy(2000, 500)) == (1.0, 0.0)
+    mean, variance = of_inputs(ones(), BatchNormPolicy(2000, 500, augment="cutout4"))
+    assert mean == pytest.approx(kept, abs=0.005)
+    assert variance == pytest.approx(kept * (1 - kept), abs=0.005)
+
+
+def test_augmentation_knows_black_and_draws_from_a_generator_of_its_own():
+    """Of a white image, cut from a border of 7 at random, 64/15 of 8 rows remain on average, and as many columns."""
+    white = torch.full((1000, 1, 8, 8), 255, dtype=torch.uint8)
+    split = ArraySplit(white, torch.zeros(1000), mean=(0.5,), std=(0.25,))  # to the network: white 2, black -2
+    policy = BatchNormPolicy(1000, 250, augment="crop7+flip")
+    torch.manual_seed(1)
+    found = of_inputs(split, policy)
+    assert found[0] == pytest.approx(4 * (64 / 15 / 8) ** 2 - 2, abs=0.1)
+    flat = FlatModel(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 2)))
+    torch.manual_seed(2)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    recompute_statistics(flat, split, policy)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert (flat.statistics[0].running_mean.item(), flat.statistics[0].running_var.item()) == found
+    assert of_inputs(split, BatchNormPolicy(1000, 250, 1, "crop7+flip")) != found
+
+
+@pytest.mark.parametrize(
+    ("given", "applied"),
+    [(None, ""), ("flip+crop4", "flip+crop4"), ("randaugment", "randaugment9"), ("own.py:noisy", "")],
+)
+def test_a_policy_applies_built_in_parts_and_no_function_of_the_users_own(given, applied):
+    assert applicable(given) == applied

@@ -162,7 +162,7 @@ def test_members_are_asked_once_and_stale_answers_cannot_be(graph: Any, monkeypa
     with graph.session.store.reading() as reader:
         (member,) = resolve(graph.session, [as_written(reader, "c")]).members
     point = predictor._point(member)
-    moved = type(point)(np.nextafter(point.theta, 1, dtype=np.float32), point.buffers, point.recompute)
+    moved = type(point)(np.nextafter(point.theta, 1, dtype=np.float32), point.buffers, point.policy)
     assert predictor._identity(moved) != predictor._identity(point)
 
 

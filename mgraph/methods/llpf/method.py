@@ -237,7 +237,7 @@ class LLPF(Method, WalkSettings):
             units,
             self,
             threshold,
-            measure=self._measure(flat, task),
+            measure=self._measure(flat, task, start.augment),
             checkpointer=checkpointer,
             progress=progress,
         )
@@ -255,13 +255,13 @@ class LLPF(Method, WalkSettings):
             found.append(batch_loss(flat, loss, task.train, self))
         return found
 
-    def _measure(self, flat: FlatModel, task: Task) -> Callable[[], float]:
+    def _measure(self, flat: FlatModel, task: Task, augment: str) -> Callable[[], float]:
         """Return a function measuring the network's train loss on a fixed subset, recomputing BatchNorm statistics."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
         from mgraph.evaluate.metrics import LOSS, Subset, measure
 
         subset = Subset.random(len(task.train), self.check_examples)
-        policy = BatchNormPolicy.default(task.train, self.check_examples)
+        policy = BatchNormPolicy.default(task.train, self.check_examples, augment)
 
         def loss_here() -> float:
             recompute_statistics(flat, task.train, policy)

@@ -119,7 +119,7 @@ class NudgedElasticBand(Method, BandSettings):
         if np.array_equal(points[0], points[-1]):
             raise InputError("The two modes are the same point; there is nothing to connect.")
         ends = [flat.pack(torch.from_numpy(points[k])) for k in (0, -1)]
-        losses = self._measure(flat, task, None)(ends, np.eye(2), "ends")
+        losses = self._measure(flat, task, start.augment, None)(ends, np.eye(2), "ends")
         if not np.isfinite(losses).all():
             raise NonFiniteError(f"The train losses of the two modes are {losses[0]:g} and {losses[1]:g}, not finite.")
         if self.target is not None and self.target < losses.max():
@@ -165,7 +165,7 @@ class NudgedElasticBand(Method, BandSettings):
             Objective(flat, training_loss(task, self), task.train),
             start.points(),
             self,
-            self._measure(flat, task, progress),
+            self._measure(flat, task, start.augment, progress),
             continues=family.at is not None,
             checkpointer=checkpointer,
             progress=progress,
@@ -187,14 +187,14 @@ class NudgedElasticBand(Method, BandSettings):
             f"t = {best.at:.3f}, {best.pivots} pivots, after {cycles} cycle{'' if cycles == 1 else 's'}"
         )
 
-    def _measure(self, flat: FlatModel, task: Task, progress: ProgressCallback | None) -> Measure:
+    def _measure(self, flat: FlatModel, task: Task, augment: str, progress: ProgressCallback | None) -> Measure:
         """Return a function that evaluates the train loss of points, with BatchNorm statistics recomputed for each."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
         from mgraph.evaluate.metrics import LOSS, Subset
         from mgraph.evaluate.sweep import Measuring, sweep
         from mgraph.progress import silent
 
-        how = Measuring(BatchNormPolicy.default(task.train))
+        how = Measuring(BatchNormPolicy.default(task.train, augment=augment))
         subsets = {"train": Subset.random(len(task.train), self.dense_examples)}
 
         def measure(rows: Sequence[Tensor], coefficients: Floats, phase: str) -> Floats:
