@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
 from mgraph.specs import Spec
 from mgraph.trust import secret
-from mgraph_store import Connection, Node, Reader, Space
+from mgraph_store import Connection, Node, Space
 from mgraph_store.tensors.kernel import combine
 
 Terms = Sequence[tuple[str, float]]
@@ -64,6 +65,7 @@ class Predictor:
         self._bn_examples, self._recompute_all = bn_examples, bn_examples is not None
         self._policies: dict[tuple[str, ...], BatchNormPolicy] = {}
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
+        self._nodes: dict[str, Node] = {}  # of which members are sums
         self._cache = session.store.predictions(secret())
         self.computed = 0  # passes over a split that was not cached
 
@@ -111,7 +113,8 @@ class Predictor:
 
     def policies(self, members: Sequence[Member]) -> str:
         """Name the policies by which statistics of members are recomputed where they are, each once."""
-        return ", ".join(dict.fromkeys(str(self.policy_between(_thing(member))) for member in members))
+        with self.session.store.reading():  # once for all
+            return ", ".join(dict.fromkeys(str(self.policy_between(_thing(member))) for member in members))
 
     def policy_between(self, *things: Node | Connection) -> BatchNormPolicy:
         """Return the policy by which statistics are recomputed for a point made of nodes, or lying on connections."""
@@ -122,9 +125,7 @@ class Predictor:
 
     def policy_of_sum(self, terms: Terms) -> BatchNormPolicy:
         """Return the policy by which statistics are recomputed for Σ c θ of stored nodes."""
-        with self.session.store.reading() as reader:
-            nodes = _sources(reader, terms)
-        return self.policy_between(*nodes)
+        return self.policy_between(*self._sources(terms))
 
     def place_sum(self, terms: Terms, like: Member, policy: BatchNormPolicy | None = None) -> NDArray[np.float32]:
         """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ.
@@ -137,9 +138,16 @@ class Predictor:
 
     def theta(self, terms: Terms) -> NDArray[np.float32]:
         """Return Σ c θ over stored nodes, shape (D,); nodes that do not fit in memory together are read in parts."""
-        with self.session.store.reading() as reader:
-            nodes = _sources(reader, terms)
-        return self._sum(terms, nodes)
+        return self._sum(terms, self._sources(terms))
+
+    def _sources(self, terms: Terms) -> list[Node]:
+        """Return the nodes of a sum, in its order; the points of a path, of the same nodes, read them once."""
+        ids = [identifier for identifier, _ in terms]
+        missing = [identifier for identifier in ids if identifier not in self._nodes]
+        if missing:
+            with self.session.store.reading() as reader:
+                self._nodes |= {node.id: node for node in reader.all(Node, id=missing)}
+        return [self._nodes[identifier] for identifier in ids]
 
     def _sum(self, terms: Terms, nodes: list[Node]) -> NDArray[np.float32]:
         coefficients = [c for _, c in terms]
@@ -151,9 +159,9 @@ class Predictor:
         return np.array(combine(coefficients, [self.session.points.read(node) for node in nodes]))
 
     def _point(self, member: Member) -> _Point:
-        with self.session.store.reading() as reader:
+        with self.session.store.reading() if member.node is not None else nullcontext():  # once for both
+            nodes = self._sources(member.terms)
             buffers, own = self._buffers(member)
-            nodes = _sources(reader, member.terms)
         recompute = self.workspace.flat.recomputes and (self._recompute_all or not own)
         policy = self.policy_between(_thing(member)) if recompute else None
         return _Point(self._sum(member.terms, nodes), buffers, policy)
@@ -227,13 +235,6 @@ def _libraries() -> dict[str, str]:
     return {
         name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules
     }
-
-
-def _sources(reader: Reader, terms: Terms) -> list[Node]:
-    """Read the nodes of a sum, in its order."""
-    ids = [identifier for identifier, _ in terms]
-    by_id = {node.id: node for node in reader.all(Node, id=ids)}
-    return [by_id[identifier] for identifier in ids]
 
 
 def _all_outputs(workspace: Workspace, split: Split) -> Tensor:

@@ -86,8 +86,9 @@ def _shared(found: frozenset[str]) -> str:
 
 def _trained_with(node: Node) -> str:
     info = json.loads(node.info)
-    augment = info.get("settings", {}).get("augment") if info.get("origin") == "train" else None
-    return canonical(augment) if augment else ""
+    settings = info.get("settings") if info.get("origin") == "train" else None
+    augment = settings.get("augment") if isinstance(settings, dict) else None
+    return canonical(augment) if isinstance(augment, str) and augment else ""
 
 
 def _made_of(reader: Reader, thing: Node | Connection) -> Sequence[Node | Connection]:
@@ -99,7 +100,7 @@ def _made_of(reader: Reader, thing: Node | Connection) -> Sequence[Node | Connec
         return _rows(reader, thing)
     info = json.loads(thing.info)
     if info.get("origin") in _COPIES:
-        return reader.all(Node, id=info["of"])
+        return reader.all(Node, id=str(info.get("of")))
     if isinstance(info.get("from"), str):  # an end that a method found, beginning at another
         return reader.all(Node, id=info["from"])
     if thing.kind == "mode":
