@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+
+from mgraph_cli.main import cli
 
 COMMANDS = [
     *("init", "join", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
@@ -90,6 +95,21 @@ def test_help_ends_its_text_with_an_example(commands: Any, tmp_path: Path, comma
     assert shown[0].startswith(f"    mgraph {command}".rstrip())
     assert all(line.startswith("    mgraph ") for line in shown)
     assert commands(tmp_path)(*filter(None, [command]), "-h").stdout == text
+
+
+def test_examples_give_options_that_there_are() -> None:
+    context = click.Context(cli)
+    for command in COMMANDS:
+        made = cli.get_command(context, command)
+        assert made is not None
+        for line in (made.help or "").partition("Example:")[2].strip().splitlines():
+            program, named, *words = shlex.split(line)
+            used = cli.get_command(context, named)
+            assert program == "mgraph"
+            assert used is not None, line
+            known = {name for option in used.params for name in (*option.opts, *option.secondary_opts)}
+            given = {word.partition("=")[0] for word in words if re.fullmatch(r"--\w.*|-[a-z]", word)}
+            assert given <= known, line
 
 
 def test_every_command_is_in_the_help(commands: Any, tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def upgrade(graph_path: Path | None, form: str) -> None:
 
     \b
     Example:
-      mgraph upgrade -g digits.mgraph
+      mgraph upgrade --graph digits.mgraph
     """
     import mgraph
 
