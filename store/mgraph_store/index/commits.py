@@ -19,6 +19,8 @@ from mgraph_store.rows import schema
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.statements import run
 
+_TOGETHER = 4 * PART  # rows that are added together, because to add any takes several milliseconds
+
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:
     """Read how many commits an index has seen."""
@@ -123,7 +125,7 @@ def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
         for table, rows in changes.added.items():
             waiting.added.setdefault(table, []).extend(rows)
             filled += weight(table) * len(rows)
-        if changes.replaced or changes.removed or filled >= PART:
+        if changes.replaced or changes.removed or filled >= _TOGETHER:
             waiting.apply(con)
             waiting, filled = Changes(), 0
             Changes({}, changes.replaced, changes.removed).apply(con)
