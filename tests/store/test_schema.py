@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
 from mgraph_store.index.index import insert, rows_to_records
+from mgraph_store.rows.records import PointBlock
 from mgraph_store.rows.relations import VIEWS, view_statements
-from mgraph_store.rows.schema import ROWS, STORED, TABLES, columns, create_statements, stored_in
+from mgraph_store.rows.schema import ROWS, STORED, TABLE_OF, TABLES, columns, create_statements, stored_in, to_row
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8"), max_size=8),
@@ -151,6 +152,26 @@ def test_a_value_that_does_not_fit_its_column_is_refused(
     node = dataclasses.replace(Node(id="m", kind="mode", space_id="a"), **change)
     with pytest.raises(InputError, match=f"Node: .* column {next(iter(change))}"):
         insert(connection, Node, [node])
+
+
+@pytest.mark.parametrize("count", [3, 20, 300])
+def test_rows_that_are_alike_come_back_as_they_were(connection: duckdb.DuckDBPyConnection, count: int) -> None:
+    """However many, and whatever they have in common: nothing, a moment, zeros of either sign."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    nodes = [Node(f"s{i}", "sample", "a", kernel=1, tensor_row=5, created=moment) for i in range(count)]
+    zeros = [0.0 if i % 2 else -0.0 for i in range(count)]
+    numbers = [Evaluation("s", None, "r", "test", "all", "none", "fp32", "loss", z, None, 7) for z in zeros]
+    for kind, records in ((Node, nodes), (Evaluation, numbers)):
+        connection.execute(f"DELETE FROM {stored_in(TABLE_OF[kind])}")
+        insert(connection, kind, records)
+        rows = connection.execute(f"FROM {stored_in(TABLE_OF[kind])} ORDER BY rowid").fetchall()
+        assert repr(rows_to_records(kind, rows)) == repr(records)
+
+
+@pytest.mark.parametrize("parameters", [["ab", "c"], [[0.5], "c"], [[0.5], ["c"]], [[0.5], 1.0], [[0.5], None]])
+def test_lists_of_something_other_than_numbers_are_refused(parameters: Any) -> None:
+    with pytest.raises(InputError, match="column parameters"):
+        to_row(PointBlock("b", ["s", "t"], "k", [0, 1], parameters))
 
 
 def test_times_of_other_zones_are_stored_as_utc(connection: duckdb.DuckDBPyConnection) -> None:

@@ -24,7 +24,8 @@ from mgraph_store.rows.statements import run
 Row = tuple[Any, ...]
 
 _FEW = 12  # rows that are given value by value in one statement
-_MANY = 5000  # points of rows together for which NumPy columns are made
+_MANY = {"point_blocks": 500, "term_blocks": 5000, "evaluation_blocks": 5000}
+"""Points of rows together for which NumPy columns are made."""
 _ROWS = "mgraph_lists"
 _BLOCKS = {"node_terms": "term_blocks", "members": "point_blocks", "evaluations": "evaluation_blocks"}
 
@@ -34,7 +35,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> N
     kinds = columns(BLOCKS[table])
     for shape, some in groupby(rows, lambda row: _shape(kinds, row)):
         alike = list(some)
-        if shape is not None and sum(_points(kinds, row) for row in alike) >= _MANY:
+        if shape is not None and sum(_points(kinds, alike)) >= _MANY[table]:
             _insert_arrays(con, table, alike)
             continue
         for start in range(0, len(alike), _FEW):
@@ -43,9 +44,10 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> N
             run(con, f"INSERT INTO {table} VALUES {places}", [value for row in part for value in row])
 
 
-def _points(kinds: Sequence[Column], row: Row) -> int:
-    """Return how many points the lists of a row are about."""
-    return len(next(v for c, v in zip(kinds, row, strict=True) if c.type.endswith("[]")))
+def _points(kinds: Sequence[Column], rows: Sequence[Row]) -> list[int]:
+    """Return how many points the lists of each row are about."""
+    k = next(k for k, c in enumerate(kinds) if c.type.endswith("[]"))
+    return [len(row[k]) for row in rows]
 
 
 def _shape(kinds: Sequence[Column], row: Row) -> int | None:
@@ -71,7 +73,7 @@ def _insert_arrays(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Ro
     import numpy as np
 
     kinds = columns(BLOCKS[table])
-    sizes = [_points(kinds, row) for row in rows]
+    sizes = _points(kinds, rows)
     found: dict[str, Any] = {
         "g": np.repeat(np.arange(len(rows)), sizes),
         "i": np.concatenate([np.arange(size) for size in sizes]),

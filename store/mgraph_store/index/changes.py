@@ -176,11 +176,13 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
         parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
         run(con, f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
         return
-    listed = ", ".join(f"c{i}::{c.type}" for i, c in enumerate(kinds))
+    # A value that all rows have is given once.
+    listed = ", ".join(f"{f'c{i}' if f'c{i}' in arrays else '?'}::{c.type}" for i, c in enumerate(kinds))
+    given = [rows[0][i] for i in range(len(kinds)) if f"c{i}" not in arrays]
     con.execute("SELECT 1 WHERE false").fetchall()  # so that nothing of an earlier query is left to fetch
     con.register(_ROWS, arrays)
     try:
-        con.execute(f"INSERT INTO {table} SELECT {listed} FROM {_ROWS}").fetchall()  # done with
+        run(con, f"INSERT INTO {table} SELECT {listed} FROM {_ROWS}", given).fetchall()  # done with
     finally:
         con.unregister(_ROWS)
 
@@ -188,7 +190,8 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
 def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | None:
     """Turn rows into NumPy columns, which DuckDB reads four times as fast; None if that would change a value.
 
-    This is the case for lists, and for NaN, which DuckDB reads as NULL.
+    This is the case for lists, and for NaN, which DuckDB reads as NULL. Columns in which all rows are alike are left
+    out, but for one.
     """
     import numpy as np
 
@@ -196,6 +199,8 @@ def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | No
         return None
     found: dict[str, Any] = {}
     for i, (c, values) in enumerate(zip(kinds, zip(*rows, strict=True), strict=True)):
+        if found and c.type != "DOUBLE" and values.count(values[0]) == len(values):  # there, 0.0 == -0.0
+            continue
         if c.type == "BIGINT":
             missing = [v is None for v in values]
             numbers = np.array([0 if v is None else v for v in values], np.int64)

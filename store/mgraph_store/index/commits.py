@@ -22,6 +22,7 @@ from mgraph_store.rows.statements import run
 
 _AT_ONCE = 50 * PART
 """Rows of one transaction where nobody can see a part of them: DuckDB keeps what is not committed in memory."""
+_TOGETHER = 4 * PART  # rows that are added together, because to add any takes several milliseconds
 
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:
@@ -132,7 +133,7 @@ def _apply(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, at_once:
         for table, rows in changes.added.items():
             waiting.added.setdefault(table, []).extend(rows)
             filled += weight(table) * len(rows)
-        if changes.replaced or changes.removed or filled >= PART:
+        if changes.replaced or changes.removed or filled >= _TOGETHER:
             waiting.apply(con)
             uncommitted += filled
             waiting, filled = Changes(), 0

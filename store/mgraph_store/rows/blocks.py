@@ -127,6 +127,7 @@ class Gathering:
     def __init__(self) -> None:
         self._groups: dict[tuple[Any, ...], _Group] = {}
         self._times: dict[str, int] = {}
+        self._latest: tuple[tuple[Any, ...], _Group] = (), _Group()
 
     def __bool__(self) -> bool:
         return bool(self._groups)
@@ -154,9 +155,9 @@ class Gathering:
             tuple(measured),
             tuple([error is None for _, error in values]),
         )
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group()
+        if key != self._latest[0]:  # to compare two that are alike takes less time than to look one up
+            self._latest = key, self._groups.setdefault(key, _Group())
+        group = self._latest[1]
         group.node_ids.append(node_id)
         group.numbers.append(values)
         if sample_of is not None:

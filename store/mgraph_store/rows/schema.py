@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from mgraph_store.errors import InputError
@@ -291,7 +292,11 @@ def _sequence(kind: str) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any
     def convert_all(values: Sequence[Any]) -> list[Any]:
         if isinstance(values, str):
             raise TypeError
-        return _floats(values) if item == "float" else [convert(v) for v in values]
+        if item == "float":
+            return _floats(values)
+        if item == "Sequence[float]":
+            return _lists_of_floats(values)
+        return [convert(v) for v in values]
 
     def restore_all(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(values) if restore is None else tuple(map(restore, values))
@@ -299,8 +304,18 @@ def _sequence(kind: str) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any
     return f"{sql}[]", convert_all, restore_all
 
 
-def _floats(values: Sequence[Any]) -> list[float]:
+def _floats(values: Iterable[Any]) -> list[float]:
     return array("d", list(values)).tolist()  # a fifth of the time of one after the other
+
+
+def _lists_of_floats(values: Sequence[Any]) -> list[list[float]]:
+    if any(isinstance(v, str) for v in values):
+        raise TypeError
+    flat, lists, at = _floats(chain.from_iterable(values)), [], 0
+    for value in values:
+        lists.append(flat[at : at + len(value)])
+        at += len(value)
+    return lists
 
 
 def _columns(record: type[Any]) -> tuple[Column, ...]:
