@@ -64,6 +64,7 @@ def write(place: str, owner: str, until: int, folder: str, *, skew: float = 0.0,
             return
         free = (f"n{i}" for i in range(2 * until) if f"n{i}" not in replica.owners)
         name = random.choice([next(free), next(free)])
+        time.sleep(0.001)  # so that others look and write meanwhile, on a busy machine too
         position = log.append(json.dumps([name, owner]).encode(), replica.at)
         lost = position is None or not stale
         with (said if position is not None else said.with_suffix(".lost")).open("a") as file:
