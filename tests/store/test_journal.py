@@ -302,7 +302,7 @@ def test_a_journal_of_many_rows_is_taken_up_in_portions(graph: Any, monkeypatch:
     """So that DuckDB need not keep all of them in memory until the last one."""
     for seed in range(5):
         graph.add(graph.parameters(seed), graph.parameters(seed + 10))
-    monkeypatch.setattr(commits, "PART", 2)
+    monkeypatch.setattr(commits, "_TOGETHER", 2)
     monkeypatch.setattr(commits, "_AT_ONCE", 4)
     journal = graph.store.index.journal
     with duckdb.connect(":memory:") as con, graph.store.reading() as reader:
