@@ -179,8 +179,9 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    policy = policy_for(session, workspace, [connection], job.bn_examples)
-    plain = why_plain(session, workspace, [connection])
+    with store.reading():  # once for both
+        policy = policy_for(session, workspace, [connection], job.bn_examples)
+        plain = why_plain(session, workspace, [connection])
     if groups:
         load_buffers(workspace, groups)
     points = [session.points.read(node) for node in nodes]
