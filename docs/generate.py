@@ -52,9 +52,13 @@ _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def run_page(text: str) -> str:
     """Run a page's blocks in a fresh directory and return the page with the real outputs."""
+    from mgraph_store.index.following import follow_at_last
+
     namespace: dict[str, Any] = {"__name__": "__page__"}
     with tempfile.TemporaryDirectory() as directory, _surroundings(Path(directory)):
-        return _BLOCK.sub(lambda match: _run_block(match, namespace), text)
+        page = _BLOCK.sub(lambda match: _run_block(match, namespace), text)
+        follow_at_last()  # before the directory goes
+        return page
 
 
 def _as_cell(body: str) -> str:

@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from typing_extensions import Unpack
 
 from mgraph.durations import seconds as seconds_of
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Here
 from mgraph.errors import InputError
+from mgraph.keywords import refuse_unknown
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.repro import ledger
 from mgraph.repro.experiment import VARIANTS, Row
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
     from mgraph.repro.dryrun import Tried
 
 OVER = "the budget was used up; the same command goes on"
+
+
+class Computing(TypedDict, total=False):
+    """How an experiment computes: on which device, on how many CPU threads, and in which precision it trains."""
+
+    device: str
+    threads: int | None
+    precision: str | None
 
 
 class BudgetSpent(KeyboardInterrupt):
@@ -90,17 +101,17 @@ class Reproduction:
         only: Sequence[str] = (),
         graph: str | Path | None = None,
         data: str | Path | None = None,
-        device: str = "auto",
-        threads: int | None = None,
-        precision: str | None = None,
         progress: ProgressCallback | None = None,
+        **computing: Unpack[Computing],
     ) -> None:
+        refuse_unknown("Reproduction", computing, Computing)
         self.experiment = experiment_named(name)
         self.rows = rows_named(self.experiment, only)
         self.scale = scale or (None if graph is None else scale_of(Path(graph), self.experiment)) or "tiny"
         check_scale(self.experiment, self.scale, self.rows)
         self.path = Path(graph or f"repro-{self.experiment.paper.lower()}-{self.scale}.mgraph")
-        self._device, self._threads, self._progress = device, threads, progress or silent
+        self._device, self._threads = computing.get("device", "auto"), computing.get("threads")
+        self._progress = progress or silent
         self._deadline: float | None = None
         self._engine: Engine = Here()
         self.lab = Lab(
@@ -108,9 +119,9 @@ class Reproduction:
             self.scale,
             self.path,
             data=None if data is None else Path(data),
-            device=device,
-            threads=threads,
-            precision=precision,
+            device=self._device,
+            threads=self._threads,
+            precision=computing.get("precision"),
             progress=self._heard,
         )
 
