@@ -279,6 +279,11 @@ def test_merge_a_curve_at_a_number(run: Any) -> None:
     assert run("merge", "bare", "--at", 0.5, "--force", "--json").row["oracle"] is None  # needs no sweep
 
 
+def test_an_ensemble_says_of_what_it_is(run: Any) -> None:
+    row = run("ensemble", "a", "--where", "kind=mode, name=b", "--json").row
+    assert (row["set"], row["members"]) == ("a where kind=mode, name=b", 2)
+
+
 def test_ensemble(run: Any) -> None:
     row = run("ensemble", "s", "--grid", 3, "--json").row
     assert row["grid"] == [3, 3]

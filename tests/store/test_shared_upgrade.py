@@ -15,14 +15,17 @@ import pytest
 
 from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, Sweep, assert_consistent, new_id
 from mgraph_store.errors import FormatError, OldFormatError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.index import changes, index, migrations
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.journal import Journal, packed, unpacked
 from mgraph_store.index.shared import SharedJournal
 from mgraph_store.machines import join
+from mgraph_store.objectstorage import ObjectStorage
 from mgraph_store.rows.blocks import gathered
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.sharedlog import SharedLog
+from mgraph_store.tensors.claims import Place
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -120,6 +123,38 @@ def test_every_machine_upgrades_its_own_directory(first: GraphStore, second: Pat
     third = join(place.parent / "third.mgraph", str(place))
     assert held(first) == held(other) == held(third)
     for store in (first, other, third):
+        assert_consistent(store, deep=True)
+        assert journal_format(store) == 3
+
+
+@pytest.mark.parametrize("scheme", ["memory", pytest.param("s3", marks=pytest.mark.stress)])
+def test_at_a_url_it_is_the_same(first: GraphStore, place: Path, scheme: str, request: pytest.FixtureRequest) -> None:
+    if scheme == "s3":
+        request.getfixturevalue("s3")
+    url = f"{scheme}://bucket/{place.parent.name}"
+    for folder in place.iterdir():
+        storage = ObjectStorage(f"{url}/{folder.name}")
+        for file in folder.rglob("*"):
+            if file.is_file():
+                storage.put(file.relative_to(folder).as_posix(), file.read_bytes())
+    shutil.rmtree(place)
+    said = first.path / "shared.json"
+    said.write_text(said.read_text().replace(str(place), url))
+    Place(f"{url}/tensors").write(Folder(first.path))
+    second = shutil.copytree(first.path, place.parent / "second.mgraph")
+
+    before = held(GraphStore.open(first.path))
+    upgraded = GraphStore.open(first.path)
+    assert upgraded.upgrade() == 2
+    add(upgraded, "one")
+    sweep(upgraded)
+    other = GraphStore.open(second)
+    with pytest.raises(OldFormatError):
+        add(other, "early")
+    assert other.upgrade() == 2
+    third = join(place.parent / "third.mgraph", url)
+    assert held(upgraded) == held(other) == held(third) != before
+    for store in (upgraded, other, third):
         assert_consistent(store, deep=True)
         assert journal_format(store) == 3
 

@@ -60,7 +60,8 @@ def ensemble(
             result = graph.connection(models[0]).ensemble(grid=grid, progress=progress, **chosen)
         else:
             raise InputError("--grid is for a single connection; write CONN@POINTS, e.g. s@5, where there are several.")
-    facts = {"set": " ".join(models) or None} | result.to_dict()
+    chosen_by = [f"where {chosen['where']}"] if "where" in chosen else []
+    facts = {"set": " ".join([*models, *chosen_by]) or None} | result.to_dict()
     for text in facts.pop("notes"):
         note(f"Note: {text}.")
     if form != "json":
