@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0, help="of the ResNet-20 (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="of the ResNet-20 (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=5000, help="images it is trained on (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", help="in which it is trained (default: %(default)s)")
     parser.add_argument("--directory", type=Path, default=Path("alignment"), help="of graphs (default: %(default)s)")
     parser.add_argument("--train-only", action="store_true", help="train the modes, and stop")
     parser.add_argument("-o", "--output", type=Path)
@@ -53,7 +54,7 @@ def main() -> None:
         "resnet20": Case(
             f"cifarresnet?depth=20&width={options.width:g}",
             f"{photos}&limit={options.limit}",
-            {"epochs": options.epochs, "batch_size": 64, "lr": 0.05},
+            {"epochs": options.epochs, "batch_size": 64, "lr": 0.05, "precision": options.precision},
             500,
             5,
             f"{options.limit} images",
