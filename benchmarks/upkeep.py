@@ -21,10 +21,12 @@ import numpy as np
 
 from mgraph_store import (
     Connection,
+    Evaluation,
     GraphStore,
     Layout,
     Member,
     Node,
+    NodeTerm,
     Space,
     Sweep,
     TensorSpec,
@@ -47,9 +49,15 @@ def upkeep(scratch: Path, points: int) -> None:
     """Make a graph with so many swept points, and look after it."""
     path = scratch / "g.mgraph"
     each = _grow(path, points)
-    made = f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us, index {each['index']:.0f} B"
-    made += f" and {each['free']:.0f} B free for the next ones"
+    made = f"{_took(each)}, index {each['index']:.0f} B and {each['free']:.0f} B free for the next ones"
     print(f"\n{points} swept points, of 23 numbers each: {made}, journal {each['journal']:.0f} B a point")
+    before = _as_rows(scratch / "rows.mgraph")
+    both = (each["index"] + each["journal"]) / (before["index"] + before["journal"])
+    print(
+        f"as rows of their own, of which {PORTIONS * PORTION} were stored: {_took(before)}, index "
+        f"{before['index']:.0f} B, journal {before['journal']:.0f} B; the blocks above take {both:.2f} of these bytes "
+        f"and {each['cpu'] / before['cpu']:.2f} of the CPU"
+    )
     print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms (CPU)':>23} {'to write, ms (CPU)':>19}")
     for what in ("gc --dry-run", "check", "rm small", "check --deep", "rm large", "gc"):
         done = subprocess.run([sys.executable, __file__, str(path), what], check=True, capture_output=True, text=True)
@@ -61,6 +69,10 @@ def upkeep(scratch: Path, points: int) -> None:
         )
 
 
+def _took(each: dict[str, float]) -> str:
+    return f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us"
+
+
 def _longest(held: list[list[float]]) -> str:
     """Name the longest time that the lock was held, and the most CPU that was used meanwhile, in milliseconds."""
     wall, cpu = (1000 * max((times[k] for times in held), default=0.0) for k in (0, 1))
@@ -69,6 +81,42 @@ def _longest(held: list[list[float]]) -> str:
 
 def _grow(path: Path, points: int) -> dict[str, float]:
     """Make a graph with sweeps of many and of few points; return what each point took."""
+    store, space, nodes, made = _begun(path, {"large": points, "small": SMALL, "measured": PORTIONS * PORTION})
+    _store_points(store, space, nodes, *made["small"], _Swept(SMALL), slice(None))
+    swept = _Swept(PORTIONS * PORTION)
+    each, after = _measured(store, lambda part: _store_points(store, space, nodes, *made["measured"], swept, part))
+    swept = _Swept(points)
+    for k in range(0, points, BATCH):
+        _store_points(store, space, nodes, *made["large"], swept, slice(k, min(k + BATCH, points)))
+    grown = _sizes(store)
+    return each | {"index": (grown["index"] - after["index"]) / points, "free": grown["free"] / points}
+
+
+def _as_rows(path: Path) -> dict[str, float]:
+    """Store points as rows of their own, as an import does; return what each point took."""
+    store, space, nodes, made = _begun(path, {"measured": PORTIONS * PORTION})
+    swept = _Swept(PORTIONS * PORTION)
+    return _measured(store, lambda part: _store_rows(store, space, nodes, *made["measured"], swept, part))[0]
+
+
+def _measured(store: GraphStore, store_part: Callable[[slice], None]) -> tuple[dict[str, float], dict[str, int]]:
+    """Store points in portions; return what each point took, and how large everything is then."""
+    before = _sizes(store)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for k in range(PORTIONS):
+        store_part(slice(k * PORTION, (k + 1) * PORTION))
+    with store.reading():
+        pass  # now the index has it, too
+    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    after = _sizes(store)
+    took |= {key: after[key] - before[key] for key in ("index", "journal")}
+    return {key: value / (PORTIONS * PORTION) for key, value in took.items()}, after
+
+
+def _begun(
+    path: Path, points: dict[str, int]
+) -> tuple[GraphStore, Space, list[Node], dict[str, tuple[Connection, Sweep]]]:
+    """Make a graph of nine modes, with connections and sweeps of no points yet."""
     layout = Layout((TensorSpec("w", (64,), "float32", "parameter"),))
     store = GraphStore.create(path)
     words = {"arch": "-", "data": "-", "loss": "-", "data_hash": "0" * 32}
@@ -91,31 +139,13 @@ def _grow(path: Path, points: int) -> dict[str, float]:
         ]
         tx.add(space, *nodes)
     made = {}
-    for name, count in (("large", points), ("small", SMALL), ("measured", PORTIONS * PORTION)):
+    for name, count in points.items():
         connection = Connection(new_id("k"), "surface", space.id, "{}", "{}", name=name)
         sweep = Sweep(new_id("w"), connection.id, None, (count,), "none", "fp32")
         with store.transaction() as tx:
             tx.add(connection, sweep, *[Member(connection.id, n.id, "end", i, i) for i, n in enumerate(nodes[:4])])
         made[name] = connection, sweep
-    _store_points(store, space, nodes, *made["small"], _Swept(SMALL), slice(None))
-    swept, before = _Swept(PORTIONS * PORTION), _sizes(store)
-    wall, cpu = time.perf_counter(), time.process_time()
-    for k in range(PORTIONS):
-        _store_points(store, space, nodes, *made["measured"], swept, slice(k * PORTION, (k + 1) * PORTION))
-    with store.reading():
-        pass  # now the index has it, too
-    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    after = _sizes(store)
-    swept = _Swept(points)
-    for k in range(0, points, BATCH):
-        _store_points(store, space, nodes, *made["large"], swept, slice(k, min(k + BATCH, points)))
-    grown = _sizes(store)
-    return {
-        **{key: value / (PORTIONS * PORTION) for key, value in took.items()},
-        "journal": (after["journal"] - before["journal"]) / (PORTIONS * PORTION),
-        "index": (grown["index"] - after["index"]) / points,
-        "free": grown["free"] / points,
-    }
+    return store, space, nodes, made
 
 
 def _sizes(store: GraphStore) -> dict[str, int]:
@@ -171,6 +201,29 @@ def _store_points(
                 numbers={what: (values[i], errors[i]) for what, values, errors in numbers},
             )
         tx.add(*points.records())
+
+
+def _store_rows(
+    store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, swept: _Swept, part: slice
+) -> None:
+    """Store a part of what a sweep found as rows of their own."""
+    parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part].tolist()
+    with store.transaction() as tx:
+        for i in range(len(parameters)):
+            at = (part.start or 0) + i
+            sample = Node(new_id("s"), "sample", space.id, kernel=1)
+            terms = [(n.id, c) for n, c in zip(nodes, coefficients[i], strict=True) if c != 0]
+            tx.add(
+                sample,
+                *[NodeTerm(sample.id, k, source, c) for k, (source, c) in enumerate(terms)],
+                Member(made.id, sample.id, "sample", at, None, parameters[i]),
+                *[
+                    Evaluation(
+                        sample.id, sweep.id, None, split, "all", "none", "fp32", metric, value[at], error[at], 1000
+                    )
+                    for (split, metric), (value, error) in swept.numbers.items()
+                ],
+            )
 
 
 def _removed(store: GraphStore, name: str) -> None:
