@@ -75,13 +75,15 @@ class _Trial:
         else:
             data = synthetic(DATA[self._net.data], max(examples, 32), folder / "texts")
         graph = create(folder / "g.mgraph", arch=arch, data=data, device=device, threads=threads)
+        modes: list[Any] = []
         for i, train in enumerate(self._trains.values()):
-            yield self._timed(f"training {i + 1}", train.settings.batch_size, partial(_one_step, graph, train))
-        if not self._trains:
+            step = partial(_one_step, graph, train, modes)
+            yield self._timed(f"training {i + 1}", train.settings.batch_size, step)
+        if not modes:
             return
         first = next(iter(self._trains.values()))
-        ends = max((len(s.ends) for s in self._joins.values()), default=0)
-        modes = [_one_step(graph, first, seed=1000 + i) for i in range(ends)]
+        for i in range(len(modes), max((len(s.ends) for s in self._joins.values()), default=0)):
+            _one_step(graph, first, modes, seed=1000 + i)
         for join in self._joins.values():
             for what, method in phases_of(join.method):
                 chosen = partial(graph.connect, *modes[: len(join.ends)], method=method, sweep=False)
@@ -93,10 +95,13 @@ class _Trial:
         return Tried(self._net.key, what, batch_size, time.monotonic() - begin)
 
 
-def _one_step(graph: Graph, train: Train, seed: int | None = None) -> Any:
-    """Train for one step with a recipe's optimiser, schedule and batch size; members of ensembles come later."""
+def _one_step(graph: Graph, train: Train, modes: list[Any], seed: int | None = None) -> None:
+    """Add a mode that is trained for one step with a recipe's optimiser, schedule and batch size.
+
+    Members of ensembles come later in a training.
+    """
     settings = replace(train.settings, max_steps=1, keep=(), fge=False, snapshot=False, swa=False)
-    return graph.train(settings if seed is None else replace(settings, seed=seed))
+    modes.append(graph.train(settings if seed is None else replace(settings, seed=seed)))
 
 
 def phases_of(method: Method) -> Iterator[tuple[str, Method]]:
