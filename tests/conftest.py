@@ -16,13 +16,12 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
 from click.testing import CliRunner
 from warm import Process, Server
@@ -48,9 +47,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     for _package in ("mgraph", "cli", "store"):
         compileall.compile_dir(_ROOT / _package, quiet=2)
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("busy")
+# Next to nothing of what is made until the tests are collected is garbage; to look for it took a quarter of the time.
+gc.disable()
 
 ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
@@ -70,6 +68,14 @@ _LONG = (
 _EXPORTING = ("graph", "cli", "docs", "page")
 
 
+def pytest_configure() -> None:
+    """Tell Hypothesis that how long an example takes says only how busy the machine is."""
+    import hypothesis  # here, as pytest rewrites it, too, and keeps what it wrote only from now on
+
+    hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.load_profile("busy")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give the tests of a file, or of an ``xdist_group``, to one process: what they share is then made once."""
@@ -85,8 +91,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let each worker begin elsewhere in a directory.
+
+    All would otherwise come to a file at the same time, and the first time each would rewrite the assertions of every
+    file. So each finds most of them rewritten by the others.
+    """
+    report = yield
+    if "PYTEST_XDIST_WORKER" in os.environ and isinstance(collector, pytest.Directory):
+        number, workers = os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"), os.environ["PYTEST_XDIST_WORKER_COUNT"]
+        begin = int(number) * len(report.result) // int(workers)
+        report.result = report.result[begin:] + report.result[:begin]
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Put what takes long first, then files with many tests, so that all processes end at about the same time."""
+    items.sort(key=lambda item: item.path.parts)  # the order of collecting, wherever that began
+    yield
     counts = Counter(_file(item.nodeid) for item in items)
     # The sort keeps the order of what is alike, so the tests of a file stay together.
     items.sort(key=lambda item: (not item.nodeid.startswith(_SPREAD + _LONG), -counts[_file(item.nodeid)]))
@@ -96,12 +122,16 @@ def _file(nodeid: str) -> str:
     return nodeid.partition("::")[0]
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
     """Leave what was imported out of garbage collections: torch's objects are many, and stay."""
-    sys.dont_write_bytecode = _WRITES_NO_BYTECODE
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # the default looks for cycles so often that it takes 3 % of the time
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = _WRITES_NO_BYTECODE
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)  # the default looks for cycles so often that it takes 3 % of the time
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
