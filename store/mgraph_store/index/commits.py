@@ -151,10 +151,11 @@ def _begin(con: duckdb.DuckDBPyConnection, meta: dict[str, Any], comments: bool)
     found, present = meta.get("format_version"), schema.FORMAT_VERSION
     if found != present:
         raise FormatError(f"The journal has format {found}, but this mgraph has {present}.")
-    for statement in schema.create_statements(comments=comments):
-        con.execute(statement)
     if comments:
-        for statement in easy_statements():
+        for statement in (*schema.create_statements(), *easy_statements()):
             con.execute(statement)
+    else:
+        for statement in schema.create_statements(comments=False):
+            run(con, statement)
     created = datetime.fromisoformat(meta["created"])
     con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [present, created, meta["written_by"]])

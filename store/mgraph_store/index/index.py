@@ -225,6 +225,12 @@ class Index:
         with self._opened(True, patience) as con, self._in_memory(con, count):  # where no disk has room
             yield con
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open an empty database in memory, if possible in a DuckDB that is there already: starting one takes long."""
+        with instances().aside(self._folder.root.where() / self._name) as con:
+            yield con
+
     def check(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
         """Check that a copy of the index is of the current format and has all commits that there were.
 

@@ -14,7 +14,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -67,18 +67,17 @@ class Instances:
         """
         path = _resolved(index)
         instance = self._join(path) if read_only else self._begin_writing(path)
-        try:
-            with instance.connection.cursor() as con:
-                con.execute(f"USE {_NAME}")
-                yield con
-        except duckdb.Error:
-            instance.sound = False  # the next use must not inherit whatever went wrong
-            raise
-        finally:
-            if read_only:
-                self._part(instance)
-            else:
-                self._end_writing(instance)
+        with _used(instance, self._part if read_only else self._end_writing) as con:
+            yield con
+
+    @contextlib.contextmanager
+    def aside(self, index: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Make a database in memory for this block, in the instance that an index was read with, if it is idle."""
+        path = _resolved(index)
+        with self._lock:
+            instance = self._take(path)
+        with _used(_attached(instance, path, "", place=Path(":memory:")), self._end_aside) as con:
+            yield con
 
     def start(self, index: Path) -> None:
         """Start an instance for an index, unless one is there; for the moment before a lock is taken."""
@@ -148,6 +147,10 @@ class Instances:
         with self._lock:
             self._put_back(instance, detached)
 
+    def _end_aside(self, instance: _Instance) -> None:
+        with self._lock:
+            self._put_back(instance, _detached(instance.connection))
+
     def _take(self, path: Path) -> _Instance | None:
         for i in reversed(range(len(self._idle))):
             if self._idle[i].directory == _directory(path):
@@ -173,10 +176,23 @@ def _resolved(index: Path) -> Path:
     return index.parent.resolve() / index.name
 
 
-def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
+@contextlib.contextmanager
+def _used(instance: _Instance, end: Callable[[_Instance], None]) -> Iterator[duckdb.DuckDBPyConnection]:
+    try:
+        with instance.connection.cursor() as con:
+            con.execute(f"USE {_NAME}")
+            yield con
+    except duckdb.Error:
+        instance.sound = False  # the next use must not inherit whatever went wrong
+        raise
+    finally:
+        end(instance)
+
+
+def _attached(instance: _Instance | None, path: Path, how: str, *, place: Path | None = None) -> _Instance:
     instance = instance or _Instance(path, _directory(path), _started(_directory(path)))
     try:
-        instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{how}")
+        instance.connection.execute(f"ATTACH {_quoted(place or path)} AS {_NAME}{how}")
     except BaseException:
         instance.connection.close()
         raise

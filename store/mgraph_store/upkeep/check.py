@@ -18,11 +18,13 @@ import duckdb
 
 from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, StoreError
 from mgraph_store.index import commits
+from mgraph_store.index.index import Index
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.snapshot import MEMORY, is_large, looked_at
 from mgraph_store.rows import schema
 from mgraph_store.rows.schema import FORMAT_VERSION, META, STORED, columns, stored_in
+from mgraph_store.rows.statements import run
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE, Problem, listed
 from mgraph_store.upkeep.rowcheck import filled_tables, row_problems
 from mgraph_store.upkeep.tensorcheck import Stored, tensor_problems
@@ -98,7 +100,7 @@ def _beside_others(store: GraphStore, deep: bool) -> list[Problem] | None:
             found = [Problem(what, subject) for what, subject in row_problems(reader)]
             stored = Stored.read(reader)
             compare = deep and state.present  # the journal of an older format stays as it is
-            missing = _differences(state, rows, lambda: contextlib.nullcontext(reader)) if compare else []
+            missing = _differences(store.index, state, rows, lambda: contextlib.nullcontext(reader)) if compare else []
     except (FormatError, LockTimeoutError):
         raise
     except StoreError:
@@ -129,8 +131,8 @@ def _alone(store: GraphStore, deep: bool) -> list[Problem]:
         except StoreError as error:
             return [*found, _index_problem(error, state)]
         comparable = state.whole and state.count is not None and state.count.number == number
-        if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # that of an older one stays as it is
-            missing += _differences(state, rows, lambda: store.reading(behind=behind))
+        if deep and comparable and store.index.found == schema.FORMAT_VERSION:  # that of an older one stays as it is
+            missing += _differences(store.index, state, rows, lambda: store.reading(behind=behind))
     found += [p for p in missing if p not in found]
     return found + tensor_problems(store, stored, deep, behind=any(p.subject != "journal" for p in missing))
 
@@ -181,21 +183,23 @@ def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """
     sql = "SELECT '{}', count(*), sum(hash(t)::HUGEINT) FROM {} t"
     parts = " UNION ALL ".join(sql.format(table, stored_in(table)) for table in ("meta", *filled_tables(con)))
-    return {table: rest for table, *rest in con.execute(parts).fetchall()}
+    return {table: rest for table, *rest in run(con, parts).fetchall()}
 
 
 def _differences(
-    state: JournalState, found: dict[str, Any], reading: Callable[[], contextlib.AbstractContextManager[Reader]]
+    index: Index,
+    state: JournalState,
+    found: dict[str, Any],
+    reading: Callable[[], contextlib.AbstractContextManager[Reader]],
 ) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
-    small = state.count is None or state.count.length <= _IN_MEMORY
     with contextlib.ExitStack() as stack:
-        place = ":memory:"
-        if not small:
+        if state.count is None or state.count.length <= _IN_MEMORY:
+            con = stack.enter_context(index.aside())
+        else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mgraph-"))
             place = str(Path(folder) / "made.duckdb")  # on a disk, where rows take less room
-        con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
-        if not small:
+            con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
             con.execute(f"SET memory_limit = '{MEMORY}'")  # beyond this, it uses the disk, too
         commits.replay(con, state.entries(), comments=False)
         made = sums(con)

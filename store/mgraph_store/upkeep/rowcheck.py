@@ -9,6 +9,7 @@ from mgraph_store.rows.constraints import PARTIAL_TERMS, circle, misfit
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, Space
 from mgraph_store.rows.schema import BLOCKS, REFERENCES, STORED, TABLE_OF, columns, stored_in
+from mgraph_store.rows.statements import run
 
 if TYPE_CHECKING:
     import duckdb
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def filled_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """List the tables that have rows: looking for something in one that has none takes as long as in a short one."""
     parts = " UNION ALL ".join(f"(SELECT '{table}' FROM {stored_in(table)} LIMIT 1)" for table in STORED)
-    found = {table for (table,) in con.execute(parts).fetchall()}
+    found = {table for (table,) in run(con, parts).fetchall()}
     return [table for table in STORED if table in found]
 
 
