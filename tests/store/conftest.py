@@ -28,6 +28,7 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.index import following
+from mgraph_store.index.following import follow_at_last
 
 if TYPE_CHECKING:
     from s3server import S3Server
@@ -59,11 +60,12 @@ def make_space(name: str = "only", layout: Layout = LAYOUT) -> Space:
 class Helper:
     """A store, its only space, and short ways to put things in."""
 
-    def __init__(self, store: GraphStore) -> None:
+    def __init__(self, store: GraphStore, space: Space | None = None) -> None:
         self.store = store
-        self.space = make_space()
-        with store.transaction() as tx:
-            tx.add(self.space)
+        self.space = space or make_space()
+        if space is None:
+            with store.transaction() as tx:
+                tx.add(self.space)
 
     def parameters(self, seed: int = 0) -> np.ndarray[Any, Any]:
         return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
@@ -160,14 +162,23 @@ def copied_helper(_empty: Path) -> Callable[[Path], Helper]:
     return lambda path: Helper(GraphStore.open(shutil.copytree(_empty, path), lock_timeout=30))
 
 
-@pytest.fixture
-def store(_empty: Path, tmp_path: Path) -> GraphStore:
-    return GraphStore.open(shutil.copytree(_empty, tmp_path / "test.mgraph"), lock_timeout=10)
+@pytest.fixture(scope="session")
+def _begun(_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Helper:
+    """A graph with one small space, for those tests that begin with one."""
+    helper = Helper(GraphStore.open(shutil.copytree(_empty, tmp_path_factory.mktemp("begun") / "test.mgraph")))
+    follow_at_last()
+    return helper
 
 
 @pytest.fixture
-def graph(store: GraphStore) -> Iterator[Helper]:
-    helper = Helper(store)
+def store(request: pytest.FixtureRequest, _empty: Path, _begun: Helper, tmp_path: Path) -> GraphStore:
+    made = _begun.store.path if "graph" in request.fixturenames else _empty
+    return GraphStore.open(shutil.copytree(made, tmp_path / "test.mgraph", copy_function=shutil.copyfile), lock_timeout=10)
+
+
+@pytest.fixture
+def graph(store: GraphStore, _begun: Helper) -> Iterator[Helper]:
+    helper = Helper(store, _begun.space)
     yield helper
     assert_consistent(store)
 
