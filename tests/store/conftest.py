@@ -172,8 +172,9 @@ def _begun(_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Helper:
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest, _empty: Path, _begun: Helper, tmp_path: Path) -> GraphStore:
-    made = _begun.store.path if "graph" in request.fixturenames else _empty
-    return GraphStore.open(shutil.copytree(made, tmp_path / "test.mgraph", copy_function=shutil.copyfile), lock_timeout=10)
+    made, place = _begun.store.path if "graph" in request.fixturenames else _empty, tmp_path / "test.mgraph"
+    # Without the times of the files: an index that has just been written is left alone for a while.
+    return GraphStore.open(shutil.copytree(made, place, copy_function=shutil.copyfile), lock_timeout=10)
 
 
 @pytest.fixture
