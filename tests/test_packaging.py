@@ -95,7 +95,7 @@ def test_the_unpacked_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Pa
         return subprocess.run(
             [sys.executable, "-c", script, *args],
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(site)},
+            env=os.environ | {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": ""},  # compiled once
             capture_output=True,
             text=True,
             check=True,
