@@ -12,9 +12,9 @@ import hashlib
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 
@@ -80,10 +80,11 @@ def gather(roots: Sequence[Path], name: str, main: SourceFile, *, installed: boo
     Of an installed package, only modules of the same top-level package count, and at most 256 of them.
     """
     files = {name: main}
+    look = cache(_look)  # most names begin with those of packages that were just found
     inside = name.partition(".")[0] if installed else None
     queue = deque([name])
     for parent in _prefixes(name)[:-1]:  # running a module runs its packages first
-        if (found := find(roots, parent)) is not None:
+        if (found := find(roots, parent, look)) is not None:
             files[parent] = found
             if not installed:
                 queue.append(parent)
@@ -99,21 +100,22 @@ def gather(roots: Sequence[Path], name: str, main: SourceFile, *, installed: boo
                     break
                 if prefix in files:
                     continue
-                if (found := find(roots, prefix)) is None:
+                if (found := find(roots, prefix, look)) is None:
                     break  # an attribute, or a module from elsewhere
                 files[prefix] = found
                 queue.append(prefix)
     return Code(tuple(roots), name, files, installed)
 
 
-def find(roots: Sequence[Path], name: str) -> SourceFile | None:
+def find(roots: Sequence[Path], name: str, look: _Look | None = None) -> SourceFile | None:
     """Read the module with a dotted name below some directories; None if none of them has it."""
-    places: Sequence[Path] = roots
+    look = look or _look
+    places = tuple(roots)
     found: SourceFile | None = None
     for part in name.split("."):
         if not part.isidentifier():
             return None
-        step = _look(places, part)
+        step = look(places, part)
         if step is None:
             return None
         path, places = step
@@ -129,7 +131,7 @@ def find(roots: Sequence[Path], name: str) -> SourceFile | None:
 
 def beside(roots: Sequence[Path], top: str) -> bool:
     """Return whether one of the directories has a module with this top-level name."""
-    return top.isidentifier() and _look(roots, top) is not None
+    return top.isidentifier() and _look(tuple(roots), top) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -153,16 +155,20 @@ def is_ours(top: str) -> bool:
     return top in _OURS
 
 
-def _look(places: Sequence[Path], part: str) -> tuple[Path | None, tuple[Path, ...]] | None:
+_Places = tuple[Path, ...]
+_Look = Callable[[_Places, str], tuple[Path | None, _Places] | None]
+
+
+def _look(places: _Places, part: str) -> tuple[Path | None, _Places] | None:
     """Find one name in directories, in Python's order: its file, and where its submodules are."""
     bare: list[Path] = []
     for place in places:
         folder = place / part
-        if (folder / "__init__.py").is_file():
-            return folder / "__init__.py", (folder,)
+        if (package := folder / "__init__.py").is_file():
+            return package, (folder,)
         for suffix in (*EXTENSION_SUFFIXES, ".py"):
-            if (place / f"{part}{suffix}").is_file():
-                return place / f"{part}{suffix}", ()
+            if (file := place / f"{part}{suffix}").is_file():
+                return file, ()
         if folder.is_dir():
             bare.append(folder)
     return (None, tuple(bare)) if bare else None
@@ -205,9 +211,19 @@ def _statements(content: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()  # running it fails too, or what it imports is refused then
     found: list[tuple[int, str, tuple[str, ...]]] = []
-    for node in ast.walk(tree):
+    for node in _walked(tree):
         if isinstance(node, ast.Import):
             found += [(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             found.append((node.level, node.module or "", tuple(a.name for a in node.names if a.name != "*")))
     return tuple(found)
+
+
+def _walked(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is not an expression, in the order of ``ast.walk``: no statement stands in an expression."""
+    todo = deque([tree])
+    while todo:
+        node = todo.popleft()
+        for block in ("body", "handlers", "orelse", "finalbody", "cases"):
+            todo.extend(getattr(node, block, ()))
+        yield node
