@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
@@ -316,6 +317,7 @@ def _nothing(hint: Any) -> Any:
     return None if type(None) in get_args(hint) else "none"
 
 
+@cache
 def type_name(hint: Any) -> str:
     """Describe the values of a type in words: "a whole number", "numbers with commas"."""
     origin, arguments = get_origin(hint), get_args(hint)
