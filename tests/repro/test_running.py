@@ -25,16 +25,6 @@ def _quick_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costing, "SECONDS", 0.01)
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, commands: Any) -> Path:
-    """A directory in which an experiment was run by the command."""
-    directory = tmp_path_factory.mktemp("repro")
-    run = commands(directory)
-    told = run("repro", "s-simplex", "--device", "cpu", "--json")
-    assert "1 row to run: about " in told.stderr
-    return directory
-
-
 def test_the_table_is_printed_written_and_kept(done: Path, commands: Any) -> None:
     run = commands(done)
     shown = run("repro", "s-simplex", "--graph", "repro-s-tiny.mgraph", "--show", "--json").rows

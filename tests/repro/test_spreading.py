@@ -60,14 +60,13 @@ def reproduction(path: Path, *rows: str, name: str = "s-simplex", **more: Any) -
     return mgraph.Reproduction(name, only=rows, graph=path / "g.mgraph", device="cpu", **more)
 
 
-def test_workers_make_what_a_row_needs_after_what_that_needs(tmp_path: Path) -> None:
-    engine, alone, beside = Beside(), tmp_path / "alone", tmp_path / "beside"
-    alone.mkdir()
+def test_workers_make_what_a_row_needs_after_what_that_needs(tmp_path: Path, done: Path) -> None:
+    engine, beside = Beside(), tmp_path / "beside"
     beside.mkdir()
     table = reproduction(beside).run(engine=engine)
     # A place is filled again as soon as there is one, and the simplex waits for its three modes.
     assert (engine.log, engine.most) == (["cnn-0-a", "cnn-0-b", "cnn-0-c", "cnn-0-simplex", "closed"], 2)
-    assert table.records == reproduction(alone).run().records
+    assert table.records == mgraph.Reproduction("s-simplex", graph=done / "repro-s-tiny.mgraph").table().records
     # What is there is not made again.
     again, chosen = Beside(), reproduction(beside)
     place = spreading.Place("s-simplex", "tiny", chosen.path)
@@ -85,22 +84,21 @@ def test_an_estimate_shares_out_what_workers_make(tmp_path: Path, monkeypatch: p
         chosen.estimate(engine="lokal")
 
 
-@pytest.mark.parametrize("refused", [True, False])
-def test_a_step_that_fails_is_told_in_its_own_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise (InputError if refused else MGraphError)("The loss is NaN.")
+def test_a_step_that_fails_is_told_in_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, error in enumerate((InputError, MGraphError), 1):  # the second finds the modes of the first
 
-    engine = Beside()
-    with monkeypatch.context() as patched:
-        patched.setattr("mgraph.graph.graph.Graph.connect", fail)
-        with pytest.raises(MGraphError, match=r"cnn-0-simplex: The loss is NaN\.") as told:
-            reproduction(tmp_path).run(engine=engine)
-    assert isinstance(told.value, InputError) == refused
-    assert engine.log[-2:] == ["interrupt", "closed"]
-    (run,) = (run for run in mgraph.open(tmp_path / "g.mgraph").runs() if run["command"] == "repro")
-    assert run["status"] == "failed"
+        def fail(*_: Any, error: type[MGraphError] = error, **__: Any) -> None:
+            raise error("The loss is NaN.")
+
+        engine = Beside()
+        with monkeypatch.context() as patched:
+            patched.setattr("mgraph.graph.graph.Graph.connect", fail)
+            with pytest.raises(MGraphError, match=r"cnn-0-simplex: The loss is NaN\.") as told:
+                reproduction(tmp_path).run(engine=engine)
+        assert isinstance(told.value, InputError) == (error is InputError)
+        assert engine.log[-2:] == ["interrupt", "closed"]
+        status = [run["status"] for run in mgraph.open(tmp_path / "g.mgraph").runs() if run["command"] == "repro"]
+        assert status == ["failed"] * count
 
 
 def test_a_budget_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
