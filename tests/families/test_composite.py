@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Any
 
@@ -69,7 +70,9 @@ def composites(draw: Any) -> CompositePath:
     return CompositePath.by_length(pieces, lengths)
 
 
-many = settings(max_examples=50, deadline=None)
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+many = settings(max_examples=20 * MANY, deadline=None)
+some = settings(max_examples=10 * MANY, deadline=None)
 
 
 @many
@@ -124,7 +127,7 @@ def test_it_starts_on_the_segment_and_comes_back_from_its_description(path: Comp
     assert len(grid) <= 1 + 400 + len(path.knots)
 
 
-@settings(max_examples=25, deadline=None)
+@some
 @given(composites(), st.integers(0, 99))
 def test_t_is_the_length_travelled(path: CompositePath, seed: int) -> None:
     rows = list(np.random.default_rng(seed).normal(size=(path.size, 60)))
@@ -140,7 +143,7 @@ def test_t_is_the_length_travelled(path: CompositePath, seed: int) -> None:
     np.testing.assert_allclose(arc_length(again, G), travelled[-1], rtol=1e-2)
 
 
-@settings(max_examples=25, deadline=None)
+@some
 @given(composites(), st.integers(0, 99), st.sampled_from([0.3, 0.05, 1e-3, 1e-12]))
 def test_a_thinned_path_stays_within_its_bound_and_keeps_the_joints(
     path: CompositePath, seed: int, share: float

@@ -1,5 +1,6 @@
 """Every family: coefficients, derivatives, ends and starts, in one body for all of them."""
 
+import os
 from itertools import pairwise, product
 
 import numpy as np
@@ -62,7 +63,8 @@ every_chain = pytest.mark.parametrize("family", CHAINS, ids=str)
 every_surface = pytest.mark.parametrize("family", SURFACES, ids=str)
 every_simplex = pytest.mark.parametrize("family", SIMPLICES, ids=str)
 
-few = settings(max_examples=20, deadline=None)
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+few = settings(max_examples=8 * MANY, deadline=None)
 floats32 = st.floats(width=32, allow_nan=False)
 # what a caller may pass, with what float32 rounds to 0 or to 1 among it
 awkward = st.sampled_from([0.0, -0.0, 1.0, 1e-60, 1e-45, 1e-40, 1 - 1e-12, -1.0])
@@ -164,7 +166,7 @@ def test_ends_are_reproduced_bit_for_bit_whatever_the_other_rows_hold(family):
             assert total.tobytes() == rows[end].tobytes()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40 * MANY, deadline=None)
 @given(data=st.data())
 def test_engine_and_store_sum_to_the_same_bits(data):
     size = data.draw(st.integers(1, 5))

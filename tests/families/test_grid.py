@@ -1,5 +1,6 @@
 """Grids: which points, who is next to whom, and weights that integrate over the domain."""
 
+import os
 from math import comb
 
 import numpy as np
@@ -19,7 +20,8 @@ EVERY = [
     SimplexFamily(2),
     SimplexFamily(3),
 ]
-few = settings(max_examples=25, deadline=None)
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+few = settings(max_examples=10 * MANY, deadline=None)
 
 
 @st.composite

@@ -1,5 +1,6 @@
 """One family started from another: exact where it can be, else the best fit."""
 
+import os
 from itertools import permutations
 
 import numpy as np
@@ -16,7 +17,8 @@ from mgraph.families.refit import is_exact, refit
 
 # the corners a, b, c, d of a square, moved by its eight symmetries: diagonals a-d and b-c stay diagonals
 SYMMETRIES = [p for p in permutations(range(4)) if {p[0], p[3]} in ({0, 3}, {1, 2})]
-few = settings(max_examples=15, deadline=None)
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+few = settings(max_examples=6 * MANY, deadline=None)
 
 
 def laid_over(target, source, ends, t):
