@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pty
 import re
@@ -29,6 +30,17 @@ EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\n[red]x[/red]\u202eb\u200b"
 SHOWN = r"\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\r\n[red]x[/red]\u202eb\u200b"
 # What may stand in an output beside text: our own styles on a terminal, and our own line breaks.
 _HIDDEN = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e]")
+_ONE_AFTER_THE_OTHER = """
+import json, sys
+from mgraph_cli.__main__ import main
+for command in json.loads(sys.argv.pop()):
+    sys.argv[1:] = command
+    try:
+        main()
+    except SystemExit:
+        pass
+    print("===", flush=True)
+"""
 
 COMMANDS = [
     ["ls"],
@@ -102,21 +114,27 @@ def test_names_are_shown_escaped_and_markup_is_text(hostile: Path, commands: Any
 
 def test_on_a_real_terminal(hostile: Path) -> None:
     """There our tables have styles of their own, and nothing else has any."""
-    for args in (["ls"], ["ls", "--csv"], ["show", "a"], ["log"], ["show", "none\x1b]0;owned\x07"]):
-        ours, theirs = pty.openpty()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "mgraph_cli", *args], cwd=hostile.parent, stdout=theirs, stderr=theirs
-        )
-        os.close(theirs)
-        said = b""
-        try:
-            while part := os.read(ours, 4096):
-                said += part
-        except OSError:  # the end of a terminal
-            pass
-        child.wait()
-        os.close(ours)
-        text = re.sub(r"\x1b\[\d*(;\d+)*m", "", said.decode()).replace("\r\n", "\n")
+    commands = (["ls"], ["ls", "--csv"], ["show", "a"], ["log"], ["show", "none\x1b]0;owned\x07"])
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-c", _ONE_AFTER_THE_OTHER, json.dumps(commands)],
+        cwd=hostile.parent,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while part := os.read(ours, 4096):
+            said += part
+    except OSError:  # the end of a terminal
+        pass
+    child.wait()
+    os.close(ours)
+    texts = re.sub(r"\x1b\[\d*(;\d+)*m", "", said.decode()).replace("\r\n", "\n").split("===\n")
+    assert len(texts) == len(commands) + 1
+    assert texts.pop() == ""
+    for text in texts:
         assert text
         assert _HIDDEN.search(text) is None, text
 
@@ -173,8 +191,6 @@ def test_json_holds_what_is_there_in_visible_ascii(capsys: pytest.CaptureFixture
     text = capsys.readouterr().out
     assert _HIDDEN.search(text) is None
     assert text.isascii()
-    import json
-
     assert json.loads(text)["rows"] == [{"name": EVIL}]
 
 
