@@ -158,7 +158,8 @@ def test_curves_and_lines(graph: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_the_same_numbers_give_the_same_file(graph: Any, tmp_path: Path, suffix: str) -> None:
-    first, second = (graph.connection("s").plot(tmp_path / f"{i}{suffix}").read_bytes() for i in range(2))
+    s, one = graph.connection("s"), {"splits": ["test"], "metrics": ["loss"]}
+    first, second = (s.plot(tmp_path / f"{i}{suffix}", **one).read_bytes() for i in range(2))
     assert first == second
 
 
@@ -279,5 +280,5 @@ def test_plotting_changes_nothing(graph: Any, tmp_path: Path, snapshot: Any) -> 
     copy = Path(shutil.copytree(graph.path, tmp_path / "copy" / "g.mgraph"))
     g = mgraph.open(copy)
     before = snapshot(copy)
-    g.connection("s").plot(tmp_path / "s.png", before=g.connection("wall"))
+    g.connection("s").plot(tmp_path / "s.png", before=g.connection("wall"), splits=["test"], metrics=["loss"])
     assert snapshot(copy) == before
