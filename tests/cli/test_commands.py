@@ -372,7 +372,7 @@ def test_architectures_are_listed_with_their_size(run: Any) -> None:
     assert "numbers with commas" in run("archs", "mlp", "--input", "3x32", code=2).stderr
     assert "must be positive" in run("archs", "mlp", "--input", "3,0", code=2).stderr
     assert "did you mean 'cnn'" in run("archs", "cnm", code=2).stderr
-    assert "cannot be run" in run("archs", "torchvision:vgg11", "--input", "3,8,8", code=2).stderr
+    assert "cannot be run" in run("archs", "torchvision:squeezenet1_1", "--input", "3,8,8", code=2).stderr
 
 
 def test_the_graph_is_found_as_git_does(run: Any, commands: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
