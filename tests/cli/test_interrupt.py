@@ -19,6 +19,9 @@ from mgraph_store.upkeep.check import garbage
 Process = subprocess.Popen[str] | warm.Process
 
 
+NEVER_TRAINED = ("train", ["train", "--epochs", "100000", "--seed", "9", "--name", "never"])
+
+
 def interrupt(child: Process, path: Path, command: str, after: int) -> tuple[str, str]:
     """Wait until the run of a command is in the log and under way, send SIGINT, and return what was said."""
     store = GraphStore.open(path)
@@ -43,7 +46,9 @@ def leftovers(path: Path) -> list[Path]:
 @pytest.mark.parametrize(
     ("start", "command", "args"),
     [
-        ("process", "train", ["train", "--epochs", "100000", "--seed", "9", "--name", "never"]),
+        # That Ctrl-C also ends the program that imports everything itself, the test of a watched page shows.
+        pytest.param("process", *NEVER_TRAINED, marks=pytest.mark.stress),
+        ("warm_process", *NEVER_TRAINED),
         ("warm_process", "connect", ["connect", "a", "b", "--curve", "--epochs", "100000", "--name", "never"]),
     ],
 )

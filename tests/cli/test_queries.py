@@ -39,7 +39,8 @@ def test_questions_answer_people_and_programs(run: Any) -> None:
     assert all(row["lowest"] > 0.0001 for row in rows)
 
 
-def test_a_route_is_saved_and_pieces_are_composed(run: Any) -> None:
+def test_a_route_is_saved_and_pieces_are_composed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mgraph.families.composite._PER_PIECE", 6)
     done = run("route", "a", "c", "--save", "ac", "--by", "barrier")
     assert "Saved as ac: a → " in done.stderr
     assert run("show", "ac", "--json").row["ends"] == ["a", "c"]
