@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +35,9 @@ from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
 from mgraph.specs import Spec
 from mgraph.trust import secret
-from mgraph_store import Connection, Node, Space
+from mgraph_store import Connection, Node, NodeBuffers, Space
 from mgraph_store.tensors.kernel import combine
+from mgraph_store.values import buffers_in
 
 Terms = Sequence[tuple[str, float]]
 
@@ -66,8 +66,21 @@ class Predictor:
         self._policies: dict[tuple[str, ...], BatchNormPolicy] = {}
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
         self._nodes: dict[str, Node] = {}  # of which members are sums
+        self._lent: dict[
+            str, tuple[NodeBuffers | None, bool]
+        ] = {}  # by node: its buffers, and whether they are its own
         self._cache = session.store.predictions(secret())
         self.computed = 0  # passes over a split that was not cached
+
+    def look_up(self, members: Iterable[Member]) -> None:
+        """Read at once what the graph says of members that are about to be used, one after the other."""
+        with self.session.store.reading():
+            for member in members:
+                self._sources(member.terms)
+                if self.workspace.layout.buffers and member.node is not None:
+                    self._buffers_for(member.node)
+                else:
+                    self._buffers(member)
 
     def check_code(self, members: Sequence[Member]) -> None:
         """Warn if the code of the network or data is not the code with which the members were made."""
@@ -108,7 +121,8 @@ class Predictor:
 
     def policy_of(self, member: Member) -> str:
         """Return the name of the BatchNorm policy with which a member is used."""
-        recompute = self._recompute_all or not self._buffers(member)[1]
+        own = not self.workspace.layout.buffers or (member.node is not None and self._buffers_for(member.node)[1])
+        recompute = self._recompute_all or not own
         return policy_name(self.workspace, self.policy_between(_thing(member)) if recompute else OWN)
 
     def policies(self, members: Sequence[Member]) -> str:
@@ -159,9 +173,10 @@ class Predictor:
         return np.array(combine(coefficients, [self.session.points.read(node) for node in nodes]))
 
     def _point(self, member: Member) -> _Point:
-        with self.session.store.reading() if member.node is not None else nullcontext():  # once for both
-            nodes = self._sources(member.terms)
-            buffers, own = self._buffers(member)
+        if member.node is not None and member.node.id not in self._nodes:
+            self.look_up([member])
+        nodes = self._sources(member.terms)
+        buffers, own = self._buffers(member)
         recompute = self.workspace.flat.recomputes and (self._recompute_all or not own)
         policy = self.policy_between(_thing(member)) if recompute else None
         return _Point(self._sum(member.terms, nodes), buffers, policy)
@@ -171,19 +186,24 @@ class Predictor:
         if not self.workspace.layout.buffers:
             return {}, True
         store = self.session.store
-        connection = member.connection if member.node is None else None
-        if connection is not None and connection.id in self._constants:
-            return self._constants[connection.id], False
-        with store.reading() as reader:
-            if connection is not None:
-                groups = buffers_of(store, reader, constants_source(reader, connection))
-                self._constants[connection.id] = groups
-                return groups, False
-            assert member.node is not None, "a member is a node or a point of a connection"
-            groups = buffers_of(store, reader, member.node)
-            if groups:
-                return groups, True
-            return buffers_of(store, reader, lender_of(reader, member.node)), False
+        if member.node is not None:
+            row, own = self._buffers_for(member.node)
+            return ({} if row is None else buffers_in(store, row)), own
+        connection = member.connection
+        assert connection is not None, "a member is a node or a point of a connection"
+        if connection.id not in self._constants:
+            with store.reading() as reader:
+                self._constants[connection.id] = buffers_of(store, reader, constants_source(reader, connection))
+        return self._constants[connection.id], False
+
+    def _buffers_for(self, node: Node) -> tuple[NodeBuffers | None, bool]:
+        """Return the row of the buffers with which a node is used, and whether they are its own."""
+        if node.id not in self._lent:
+            with self.session.store.reading() as reader:
+                rows = reader.all(NodeBuffers, node_id=node.id)
+                lent = rows or reader.all(NodeBuffers, node_id=lender_of(reader, node).id)
+            self._lent[node.id] = (lent[0] if lent else None, bool(rows))
+        return self._lent[node.id]
 
     def _place(self, point: _Point) -> None:
         flat = self.workspace.flat

@@ -46,7 +46,7 @@ from mgraph.session.runs import RunLog
 from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.session.workspace import Workspace
-from mgraph_store import Connection, Node, NodeTerm, Run, Space
+from mgraph_store import Connection, Node, NodeTerm, Reader, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
 SELECTION_SPLIT, REPORTING_SPLIT = "valid", "test"
@@ -184,7 +184,12 @@ def merge(
     with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:
         swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
         own = [Member(label(end), ((end.id, 1.0),), end) for end in ready.ends]
-        corners = {member.label: _corner(ready, predictor, member, policy, swept) for member in own}
+        with session.store.reading() as reader:  # once for all
+            predictor.look_up(own)
+            known = [_known(reader, ready, predictor, member, policy, swept) for member in own]
+        corners = {
+            m.label: _as_it_is(predictor, m) if found is None else found for m, found in zip(own, known, strict=True)
+        }
         ranks = [rank(corners[member.label][SELECTION_SPLIT], ready.workspace.task.primary) for member in own]
         best = ranks.index(min(ranks))
         choosing = Choosing(predictor, connection, ready.ends, ready.nodes, data, best, progress)
@@ -291,21 +296,21 @@ def _scored(workspace: Workspace, split: str) -> _Scored:
     return None if found is None else (found[0], found[1].numpy())
 
 
-def _corner(
-    ready: Prepared, predictor: Predictor, end: Member, policy: BatchNormPolicy, swept: SweepData | None
-) -> dict[str, dict[str, Measured]]:
-    """Measure an end as it is: with its own BatchNorm statistics, unless those of all are to be recomputed."""
+def _known(
+    reader: Reader, ready: Prepared, predictor: Predictor, end: Member, policy: BatchNormPolicy, swept: SweepData | None
+) -> dict[str, dict[str, Measured]] | None:
+    """Return what is stored about an end as :func:`_as_it_is` would measure it; None unless all of it is."""
     assert end.node is not None, "an end is a node"
-    with predictor.session.store.reading() as reader:
-        used = predictor.policy_of(end)
-        alone = np.array([float(node.id == end.node.id) for node in ready.nodes])
-        known = recalled(swept, ready.workspace.task, alone) if used == policy_name(ready.workspace, policy) else None
-        if known is None:
-            known = own_numbers(reader, end.node, ready.workspace, used)
-    if known is not None:
-        return known
+    used = predictor.policy_of(end)
+    alone = np.array([float(node.id == end.node.id) for node in ready.nodes])
+    known = recalled(swept, ready.workspace.task, alone) if used == policy_name(ready.workspace, policy) else None
+    return own_numbers(reader, end.node, ready.workspace, used) if known is None else known
+
+
+def _as_it_is(predictor: Predictor, end: Member) -> dict[str, dict[str, Measured]]:
+    """Measure an end with its own BatchNorm statistics, unless those of all are to be recomputed."""
     predictor.place(end)
-    return evaluate_splits(ready.workspace, SPLITS)
+    return evaluate_splits(predictor.workspace, SPLITS)
 
 
 def _oracle(data: SweepData | None) -> float | None:

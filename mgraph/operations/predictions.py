@@ -110,6 +110,7 @@ def predict(session: Session, job: PredictJob, *, progress: ProgressCallback = s
         require_classes(here.task, "A temperature")
         require_validation(here.task, "A temperature")
     predictor.check_code(models.members)
+    predictor.look_up(models.members)
     split, notes = _split(here, job)
     with session.threads(here):
         total: Tensor | None = None

@@ -115,6 +115,7 @@ def soup(
     if job.how != "uniform":
         require_validation(here.task, f"A {job.how} soup")
     predictor.check_code(models.members)
+    predictor.look_up(models.members)
     if not job.force:
         with session.threads(here):  # before the run begins: what is refused is no failed run
             refuse_barriers(session, predictor, models.members, progress)

@@ -82,6 +82,7 @@ def ensemble(
     _check(job, task)
     asked = _Asked.of(session, chosen)
     predictor.check_code(asked.members)
+    predictor.look_up(asked.members)
     settings: dict[str, Any] = {"members": list(job.members), "batchnorm": predictor.policies(asked.models.members)}
     settings |= {"temperature": job.temperature, "weights": job.weights, "greedy": job.greedy}
     with session.run(predictor.workspace, "ensemble", settings, job=job, resumed=resumed) as run:
