@@ -21,10 +21,10 @@ from mgraph.methods.registry import METHODS
 from mgraph.operations.sweeps import check_sweep
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
-from mgraph.session.constants import check_constants
+from mgraph.session.constants import Groups, check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
-from mgraph.session.policies import policy_for
+from mgraph.session.policies import augments_behind, policy_after
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session
 from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
@@ -61,11 +61,13 @@ def connect(
         check_name_is_free(session, end_name)
         check_buffers_from(ends, buffers_from)
         space = common_space(session, ends, same_layout=job.same_layout)
+        groups = [buffers_of(session.store, reader, end) for end in ends]
+        augments = augments_behind(reader, ends)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
-        load_constants(session, workspace, ends, buffers_from)
+        load_constants(session, workspace, ends, buffers_from, groups)
         warn_of_other_code(session.store, workspace, ends)
-        policy = policy_for(session, workspace, ends)
+        policy = policy_after(workspace, augments)
         origin = _origin(session, method, family, ends, init)
         origin = replace(origin, start=replace(origin.start, augment=policy.augment))
         family = origin.family
@@ -165,15 +167,23 @@ def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
         raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is not one.")
 
 
-def load_constants(session: Session, workspace: Workspace, ends: Sequence[Node], buffers_from: Node | None) -> None:
-    """Load the data and the buffers, so that errors there count as bad input, not as a failed run."""
-    store = session.store
-    with store.reading() as reader:
-        groups = [buffers_of(store, reader, node) for node in ends]
-        chosen = buffers_of(store, reader, buffers_from) if buffers_from else groups[0]
+def load_constants(
+    session: Session,
+    workspace: Workspace,
+    ends: Sequence[Node],
+    buffers_from: Node | None,
+    groups: Sequence[Groups] | None = None,
+) -> None:
+    """Load the data and the buffers, so that errors there count as bad input, not as a failed run.
+
+    ``groups`` are the buffers of the ends, if they have been read already; whose to use is one of the ends.
+    """
+    if groups is None:
+        with session.store.reading() as reader:
+            groups = [buffers_of(session.store, reader, node) for node in ends]
     if workspace.layout.buffers:
         check_constants(session, workspace, ends, groups, buffers_from)
-        load_buffers(workspace, chosen)
+        load_buffers(workspace, groups[0 if buffers_from is None else [n.id for n in ends].index(buffers_from.id)])
     workspace.task  # noqa: B018
 
 

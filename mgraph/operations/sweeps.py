@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.alone import alone
@@ -33,10 +34,10 @@ from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, para
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, label, rows_and_ends, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.session.policies import policy_for, why_plain
+from mgraph.session.policies import augments_behind, policy_after, why_plain
 from mgraph.session.session import Session
 from mgraph.session.workspace import Workspace
-from mgraph_store import Connection, Node, Reader, Record, Run, Space, Summary, Sweep, new_id
+from mgraph_store import Connection, GraphStore, Node, Reader, Record, Run, Space, Summary, Sweep, new_id
 
 
 class SweepWarning(MGraphWarning):
@@ -59,7 +60,8 @@ def sweep_connection(
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
-    work, refine = _prepare(session, connection, job), job.refine
+        read = _Read.of(session.store, reader, connection)
+    work, refine = _prepare(session, connection, read, job), job.refine
     if resumed is not None:
         _check_resumed(resumed, work)
     job = job.on(work.grid)  # even if a later version has another default
@@ -158,8 +160,26 @@ class _Work:
         return to_json(self.conditions.measured)
 
 
-def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
-    store = session.store
+@dataclass(frozen=True)
+class _Read:
+    """What the graph says of a connection: its points, its constants by dtype, and the augmentations behind it."""
+
+    space: Space
+    nodes: list[Node]
+    ends: list[Node]
+    constants: Mapping[str, NDArray[Any]]
+    augments: frozenset[str]
+
+    @classmethod
+    def of(cls, store: GraphStore, reader: Reader, connection: Connection) -> _Read:
+        nodes, ends = rows_and_ends(reader, connection)
+        constants = buffers_of(store, reader, constants_source(reader, connection, ends))
+        space = reader.get(Space, id=connection.space_id)
+        return cls(space, nodes, ends, constants, augments_behind(reader, [connection]))
+
+
+def _prepare(session: Session, connection: Connection, read: _Read, job: SweepJob) -> _Work:
+    space, nodes, ends = read.space, read.nodes, read.ends
     family = session.family_of(connection)
     grid = job.grid_of(family)
     family.points(grid.points)
@@ -167,23 +187,17 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     splits = list(dict.fromkeys(job.splits))
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
-    with store.reading() as reader:
-        space = reader.get(Space, id=connection.space_id)
-        nodes, ends = rows_and_ends(reader, connection)
-        groups = buffers_of(store, reader, constants_source(reader, connection, ends))
     workspace = session.workspace(space)
-    warn_of_other_code(store, workspace, [connection, *ends])
+    warn_of_other_code(session.store, workspace, [connection, *ends])
     check_precision(job.precision, workspace.flat.device)
     chosen = check_sweep(workspace, job)
     measured = (*workspace.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    with store.reading():  # once for both
-        policy = policy_for(session, workspace, [connection], job.bn_examples)
-        plain = why_plain(session, workspace, [connection])
-    if groups:
-        load_buffers(workspace, groups)
+    policy, plain = policy_after(workspace, read.augments, job.bn_examples), why_plain(workspace, read.augments)
+    if read.constants:
+        load_buffers(workspace, read.constants)
     points = [session.points.read(node) for node in nodes]
     subsets = {s: Subset.random(len(workspace.task.splits[s]), examples) for s in splits}
     conditions = Conditions(

@@ -33,21 +33,21 @@ def policy_for(
     A network without running statistics gets the plain one, which has nothing to do. Raises InputError for fewer than 2
     ``examples``.
     """
-    plain = workspace.policy(examples)
     if not workspace.flat.statistics:
-        return plain
+        return workspace.policy(examples)
     with session.store.reading() as reader:
-        shared = _shared(augments_behind(reader, things))
-    return workspace.policy(examples, shared) if shared else plain
+        return policy_after(workspace, augments_behind(reader, things), examples)
 
 
-def why_plain(session: Session, workspace: Workspace, things: Sequence[Node | Connection]) -> str | None:
+def policy_after(workspace: Workspace, found: frozenset[str], examples: int | None = None) -> BatchNormPolicy:
+    """Return the policy, as :func:`policy_for` does, after training with what :func:`augments_behind` has found."""
+    shared = _shared(found) if workspace.flat.statistics else ""
+    return workspace.policy(examples, shared) if shared else workspace.policy(examples)
+
+
+def why_plain(workspace: Workspace, found: frozenset[str]) -> str | None:
     """Say why statistics are from the images as they are, though some mode saw them augmented; None otherwise."""
-    if not workspace.flat.statistics:
-        return None
-    with session.store.reading() as reader:
-        found = augments_behind(reader, things)
-    if _shared(found) or not any(found):
+    if not workspace.flat.statistics or _shared(found) or not any(found):
         return None
     if len(found) == 1:
         why = f"they were augmented by {next(iter(found))}, a function of your own"

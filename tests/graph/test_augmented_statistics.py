@@ -151,7 +151,7 @@ def test_a_sweep_never_mixes_numbers_of_two_policies(g: Any, monkeypatch: pytest
     """Numbers of a version that knew no augmentation are measured again, and its interrupted sweep is not continued."""
     line = g.connect("b", "a", method=mgraph.Linear(), name="older", sweep=False)
     with monkeypatch.context() as older:
-        older.setattr(sweeps, "policy_for", lambda session, workspace, things, examples: workspace.policy(examples))
+        older.setattr(sweeps, "policy_after", lambda workspace, found, examples: workspace.policy(examples))
         assert line.sweep(grid=3).sweep.batchnorm == PLAIN
         with pytest.raises(RunInterrupted) as stopped:
             line.sweep(grid=5, progress=reporter(after=2))
