@@ -66,9 +66,7 @@ class Predictor:
         self._policies: dict[tuple[str, ...], BatchNormPolicy] = {}
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
         self._nodes: dict[str, Node] = {}  # of which members are sums
-        self._lent: dict[
-            str, tuple[NodeBuffers | None, bool]
-        ] = {}  # by node: its buffers, and whether they are its own
+        self._lent: dict[str, tuple[NodeBuffers | None, bool]] = {}  # a node's buffers, and whether they are its own
         self._cache = session.store.predictions(secret())
         self.computed = 0  # passes over a split that was not cached
 
