@@ -33,7 +33,7 @@ GENERATE = _generate()
 # code is looked at. The tutorial begins like README, which is run.
 _LONG = (
     *("docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/queries.md", "docs/explore.md", "docs/resume.md"),
-    *("docs/llpf.md", "docs/measures.md", "docs/neb.md"),
+    *("docs/llpf.md", "docs/measures.md", "docs/neb.md", "docs/your-own.md", "docs/tasks.md"),
 )
 
 
