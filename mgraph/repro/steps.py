@@ -246,7 +246,8 @@ class Join(Step):
     @override
     def work(self, size: Size) -> Work:
         family = self.method.family(len(self.ends))
-        made = Work(_passes(self.method, family, size), nbytes=_kept(self.method, family) * size.parameters * FLOAT)
+        kept = _kept(self.method, family) * size.parameters * FLOAT
+        made = Work(_passes(self.method, family, size), _looks(self.method, size), nbytes=kept)
         made = replace(made, at_most=self.method.cost(family, size.train) is None and self.method.name != "linear")
         return made if self.grid is None else made + self.grid.work(size, family)
 
@@ -367,6 +368,19 @@ def _passes(method: Method, family: Family, size: Size) -> float:
     if isinstance(method, LLPF):
         return float(_ticks(method) * method.max_iters * method.batch_size)
     return 0.0
+
+
+def _looks(method: Method, size: Size) -> float:
+    """Return how many examples a band passes, at most, to look at the loss between its pivots: before and after every
+    cycle."""
+    from mgraph.methods.neb.method import NudgedElasticBand
+
+    if not isinstance(method, NudgedElasticBand):
+        return 0.0
+    examples = size.train if method.dense_examples is None else min(method.dense_examples, size.train)
+    cycles = sum(stage.cycles for stage in method.stages())
+    pivots = [method.pivots + k * method.insert for k in range(cycles + 1)]
+    return float(examples * sum((count + 1) * method.dense + count + 2 for count in pivots))
 
 
 def _ticks(method: Any) -> int:

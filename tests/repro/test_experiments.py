@@ -86,6 +86,16 @@ def test_work_is_counted_by_hand() -> None:
     assert ours.work(size) == Work(15 * (12 + 27 + 10) * 1000, 121 * (1030 + 1000), 5 * 400)
 
 
+def test_a_bands_looks_between_its_pivots_are_counted() -> None:
+    size = Size(parameters=100, train=1000, valid=10, test=20, batchnorm=False)
+    band = next(s for s in steps(EXPERIMENTS["n-minima"], "small") if s.name == "cnn-0-band-fast-0-faithful")
+    # Nine pivots: two cycles of batches of 256, and three looks at 10 gaps of nine points and at all points of the
+    # band, on all 1000 images; then a grid of three in each gap on train and test data.
+    work = band.work(size)
+    assert work.trained == (60 + 40) * 9 * 256
+    assert work.forward == 3 * (10 * 9 + 11) * 1000 + (10 * 3 + 11) * (1000 + 20)
+
+
 def test_repeats_give_a_mean_and_its_error() -> None:
     spread = Spread((1.0, 2.0, 3.0), (None, None, None))
     assert (spread.mean, spread.error) == (2.0, pytest.approx(3**-0.5))
