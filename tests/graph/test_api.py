@@ -15,6 +15,7 @@ from mgraph.errors import AmbiguousError, InputError, NameTakenError, NotFoundEr
 from mgraph_store.index import instances
 
 
+@pytest.mark.stress  # the pages of the docs do the same in every run
 def test_the_front_page_works(tmp_path: Path) -> None:
     """As in the package's docstring, with smaller settings."""
     g = mgraph.create(tmp_path / "digits.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
@@ -176,6 +177,7 @@ def test_a_grid_is_a_number_or_one_for_each_direction(graph: Any) -> None:
         graph.connection("line").sweep((4, 4))
 
 
+@pytest.mark.stress  # test_sweeps counts them in every run
 def test_sweeping_again_reuses_the_points(graph: Any) -> None:
     line = graph.connection("line")
     before = len(graph.nodes("sample"))

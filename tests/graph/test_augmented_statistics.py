@@ -124,7 +124,7 @@ def test_what_is_made_of_modes_has_the_augmentations_of_all_of_them(g: Any) -> N
     assert behind(g, g.add_mode(file).record) == {""}
 
 
-@pytest.mark.parametrize("name", ["neb", "llpf"])
+@pytest.mark.parametrize("name", ["neb", pytest.param("llpf", marks=pytest.mark.stress)])
 def test_methods_that_measure_on_the_way_do_so_as_a_sweep_would(
     g: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

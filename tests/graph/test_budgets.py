@@ -75,6 +75,7 @@ def test_of_an_epoch_that_was_trained_again_the_last_copy_counts(g: Any, monkeyp
     assert g.node("m-1").digest == made.digest
 
 
+@pytest.mark.stress  # test_auto gives it to one in every run
 def test_auto_gives_every_method_what_is_left_of_the_budget(g: Any) -> None:
     few = {"epochs": 1, "cycles": "1x2", "dense": 1, "ticks": 2, "check_examples": 20, "max_iters": 5}
     result = g.connect_auto("b", "d", max_barrier=0.0, settings=few, budget=300, grid=3, name="z")

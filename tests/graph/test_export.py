@@ -72,7 +72,7 @@ print(json.dumps(found))
 def test_plain_torch_reproduces_the_reported_accuracies(graph: Any, tmp_path: Path, python: Callable[..., str]) -> None:
     plain = mgraph.create(tmp_path / "p.mgraph", arch="cnn?channels=4,8&hidden=16,", data="digits", device="cpu")
     for seed, name in enumerate("ab"):
-        plain.train(seed=seed, epochs=4, name=name)
+        plain.train(seed=seed, epochs=1, name=name)
     plain.connect("a", "b", method=mgraph.Linear(), name="line", grid=3).merge(at=0.25, name="m", force=True)
     files: dict[str, bool] = {}
     reported: dict[str, float] = {}

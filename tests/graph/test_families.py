@@ -83,7 +83,11 @@ CASES: dict[str, tuple[str, str, int, dict[str, Any], str, Point]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# A simplex of four corners has what one of three has, and a surface what a curve has.
+_LESS = ("a simplex of three", "a curve")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.stress] * (n in _LESS)) for n in CASES])
 def test_what_is_connected_is_where_its_formula_says(g: Any, beside: Any, name: str) -> None:
     args, grid, points, family, at, formula = CASES[name]
     row = beside("connect", *args.split(), "--grid", grid, "--name", "new", "--json").row
@@ -143,6 +147,7 @@ def test_tables_and_pictures_of_the_new_shapes(g: Any, beside: Any, tmp_path: Pa
     assert "drawn" in beside("plot", "tetra", "-o", "tetra.svg", code=2).stderr
 
 
+@pytest.mark.stress  # test_sweeps has one without a grid in every run
 def test_without_a_grid_a_simplex_has_one_of_its_own(beside: Any) -> None:
     row = beside("connect", *"abc", "--simplex", "--json").row
     assert row["sweeps"][0]["grid"] == [11]

@@ -189,7 +189,10 @@ def curve(arch: str, family: str | None, size: int = 3) -> tuple[list[dict[str, 
     return points, {"epoch": 100, "model_state": held, "optimizer_state": {}}
 
 
-@pytest.mark.parametrize(("arch", "family", "size"), [("net", "curve", 3), ("net", "chain", 4), ("bare", "curve", 5)])
+@pytest.mark.parametrize(
+    ("arch", "family", "size"),
+    [pytest.param("net", "curve", 3, marks=pytest.mark.stress), ("net", "chain", 4), ("bare", "curve", 5)],
+)
 def test_a_trained_curve_becomes_two_modes_and_a_connection(folder: Path, arch: str, family: str, size: int) -> None:
     torch.manual_seed(0)
     g = create("g.mgraph", arch)

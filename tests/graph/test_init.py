@@ -47,7 +47,7 @@ def same(one: Any, other: Any, order: Any = slice(None)) -> None:
         ("bent", "ab", CHAIN(bends=3, epochs=0), 9),
         ("s", "abcd", SURFACE(degree=(3, 4), epochs=0), (4, 3)),
         pytest.param("line", "ab", CURVE(bends=2, epochs=0), 5, marks=pytest.mark.stress),
-        ("wall", "abcd", SURFACE(degree=(2, 3), epochs=0), (3, 4)),
+        pytest.param("wall", "abcd", SURFACE(degree=(2, 3), epochs=0), (3, 4), marks=pytest.mark.stress),
     ],
     ids=["a curve", "a chain", "a surface", "a segment", "a bilinear surface"],
 )
@@ -81,7 +81,7 @@ def test_reversed_ends_turn_a_path_round(g: Any) -> None:
     [
         pytest.param("ac", (slice(None), 0), marks=pytest.mark.stress),
         ("db", (slice(None, None, -1), -1)),
-        ("ab", (0,)),
+        pytest.param("ab", (0,), marks=pytest.mark.stress),
     ],
 )
 def test_an_edge_of_a_surface_becomes_a_curve(g: Any, ends: str, along: Any) -> None:

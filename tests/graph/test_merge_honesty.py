@@ -114,23 +114,21 @@ def test_what_is_reported_on_test_is_what_the_stored_node_does(graph: Any) -> No
     assert merged.difference.value == pytest.approx(difference)
 
 
-def test_a_sample_at_a_corner_is_the_mode_itself(graph: Any) -> None:
+@pytest.mark.parametrize("name", ["s", "line", *(pytest.param(n, marks=pytest.mark.stress) for n in ("wall", "curve"))])
+def test_a_sample_at_a_corner_is_the_mode_itself(graph: Any, name: str) -> None:
     store = graph.session.store
     square = {(0, 0): "a", (0, 1): "b", (1, 0): "c", (1, 1): "d"}
-    interval = {(0,): "a", (1,): "b"}
-    for name, corners in (("s", square), ("wall", square), ("curve", interval), ("line", interval)):
-        connected = graph.connection(name)
-        with store.reading() as reader:
-            samples = {
-                tuple(m.parameter): m.node_id for m in reader.all(Member, connection_id=connected.id, role="sample")
-            }
-        for corner, mode in corners.items():
-            assert samples[corner] == graph.node(mode).id
-            if name in ("wall", "line") and mode != "b":
-                continue  # the same again
-            merged = connected.merge(at=corner).node
-            assert merged.digest == graph.node(mode).digest
-            assert store.read_parameters(merged).tobytes() == store.read_parameters(mode).tobytes()
+    corners: dict[tuple[int, ...], str] = square if name in ("s", "wall") else {(0,): "a", (1,): "b"}
+    connected = graph.connection(name)
+    with store.reading() as reader:
+        samples = {tuple(m.parameter): m.node_id for m in reader.all(Member, connection_id=connected.id, role="sample")}
+    for corner, mode in corners.items():
+        assert samples[corner] == graph.node(mode).id
+        if name in ("wall", "line") and mode != "b":
+            continue  # the same again
+        merged = connected.merge(at=corner).node
+        assert merged.digest == graph.node(mode).digest
+        assert store.read_parameters(merged).tobytes() == store.read_parameters(mode).tobytes()
 
 
 def test_a_sample_is_what_merging_there_stores(graph: Any) -> None:
@@ -159,13 +157,13 @@ def test_a_merged_node_can_be_an_end(graph: Any) -> None:
     assert len(found.groups[0]) == 5
 
 
-def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any) -> None:
-    for name in ("s", "wall"):
-        connected = graph.connection(name)
-        greedy, best = connected.merge(soup="greedy"), connected.merge(best=True)
-        assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
-        terms = graph.node(greedy.node.id).describe()["terms"]
-        assert sum(term["c"] for term in terms) == pytest.approx(1)
+@pytest.mark.parametrize("name", ["s", pytest.param("wall", marks=pytest.mark.stress)])
+def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any, name: str) -> None:
+    connected = graph.connection(name)
+    greedy, best = connected.merge(soup="greedy"), connected.merge(best=True)
+    assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
+    terms = graph.node(greedy.node.id).describe()["terms"]
+    assert sum(term["c"] for term in terms) == pytest.approx(1)
 
 
 def test_nothing_is_measured_again_that_the_sweep_holds(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:

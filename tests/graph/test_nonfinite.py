@@ -177,6 +177,7 @@ def test_the_store_itself_takes_no_nan(graph: Any) -> None:
         assert len(reader.all(Node, kind="mode")) == 4
 
 
+@pytest.mark.stress
 def test_json_of_a_failed_connection_is_strict(rooted: Any) -> None:
     rooted("connect", "plus", "minus", "--linear", "--name", "line", "--grid", 3, code=2)
 

@@ -104,7 +104,7 @@ def test_a_network_that_changes_its_input_does_not_change_the_data(made: Any) ->
     assert at_ends(g, "l") == [before, own(g, "b")]
     method = mgraph.METHODS["neb"](cycles="1x4@0.01")
     for name, how in (("band", method), ("curve", mgraph.BezierCurve(epochs=1, samples=2, batch_size=16))):
-        g.connect("a", "b", method=how, name=name)
+        g.connect("a", "b", method=how, name=name, grid=3)
         assert at_ends(g, name) == [before, own(g, "b")]
     assert mgraph.open("g.mgraph").node("a").evaluate("test")["loss"].value == before["test loss"]
 
@@ -136,7 +136,9 @@ class Net(nn.Module):
 """
 
 
-@pytest.mark.parametrize("kind", ["train", "forward", pytest.param("momentum", marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "kind", ["forward", *(pytest.param(kind, marks=pytest.mark.stress) for kind in ("train", "momentum"))]
+)
 def test_frozen_statistics_stay_frozen(made: Any, kind: str) -> None:
     g = made(FROZEN + f"def net():\n    return Net(['{kind}'])\n", said="statistics of module norms.0 frozen")
     g.connect("a", "b", method=mgraph.BezierCurve(epochs=1, batch_size=16), name="c", grid=3)

@@ -343,7 +343,7 @@ def test_an_object_of_an_imported_class_is_stored_by_its_file(
     import paths  # type: ignore[import-not-found]
 
     g = mgraph.open(path, device="cpu")
-    made = g.connect("a", "b", method=paths.Mine(epochs=0), name="own")
+    made = g.connect("a", "b", method=paths.Mine(epochs=0), name="own", sweep=False)
     assert json.loads(made.record.family)["family"] == "../paths.py:Lagrange"
     assert made.sweep(3).coefficients.shape == (3, 3)
 

@@ -60,6 +60,7 @@ def test_a_plain_loop_leaves_a_trajectory(g: Any) -> None:
 NAMES = {8: "one", 9: "three"}
 
 
+@pytest.mark.stress  # the plain loop does, too, beside one
 def test_it_writes_beside_others(g: Any) -> None:
     recorders = {mgraph.Recorder(g.path, name=name, device="cpu"): network_of(g, seed) for seed, name in NAMES.items()}
     for epoch in (1, 2):

@@ -131,7 +131,7 @@ def test_before_its_first_state_a_run_begins_again(g: Any, stopped: Any, monkeyp
     assert digests(g, "x") == digests(g, "y")
 
 
-@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("reuse", [True, pytest.param(False, marks=pytest.mark.stress)])
 def test_a_sweep_goes_on_and_measures_nothing_twice(
     g: Any, stopped: Any, reporter: Any, reuse: bool, tables: Callable[..., Any]
 ) -> None:

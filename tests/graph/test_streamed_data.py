@@ -70,7 +70,9 @@ def test_modes_and_their_numbers_are_the_same(base: Path, commands: Any) -> None
         mgraph.open(base / "held.mgraph", workers=-1)
 
 
-@pytest.mark.parametrize("method", ["curve", "llpf", pytest.param("neb", marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "method", ["curve", *(pytest.param(name, marks=pytest.mark.stress) for name in ("llpf", "neb"))]
+)
 def test_paths_their_sweeps_and_what_is_merged_of_them(base: Path, method: str) -> None:
     graphs, swept = opened(base, workers=1), method == "curve"
     made = [g.connect("a", "b", method=METHODS[method], name=method, grid=3, sweep=swept) for g in graphs.values()]

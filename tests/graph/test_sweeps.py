@@ -45,10 +45,10 @@ def stop(reporter: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "grid", "points", "kind"),
     [
-        ("line", 4, 4, TensorGrid),
+        pytest.param("line", 4, 4, TensorGrid, marks=pytest.mark.stress),
         ("chain", 7, 7, TensorGrid),
         ("wall", (2, 3), 6, TensorGrid),
-        ("tri", 4, 10, SimplexGrid),
+        pytest.param("tri", 4, 10, SimplexGrid, marks=pytest.mark.stress),
         ("tetra", 3, 10, SimplexGrid),
     ],
 )
@@ -360,7 +360,7 @@ def test_a_sweep_is_refined_until_it_interpolates_well(g: Any, beside: Any, tabl
     assert "still above the bound 0.001; a finer grid would have more than --max-points 12." in done.stderr
 
 
-@pytest.mark.parametrize(("name", "bound"), [("wall", 0.4), ("tri", 0.2)])
+@pytest.mark.parametrize(("name", "bound"), [("wall", 0.4), pytest.param("tri", 0.2, marks=pytest.mark.stress)])
 def test_surfaces_and_simplices_are_refined_too(g: Any, tmp_path: Path, name: str, bound: float, reporter: Any) -> None:
     connected = g.connection(name)
     progress = reporter()
@@ -372,6 +372,7 @@ def test_surfaces_and_simplices_are_refined_too(g: Any, tmp_path: Path, name: st
     connected.plot(tmp_path / "x.png")
 
 
+@pytest.mark.stress  # so does one that test_resume resumes in every run
 def test_an_interrupted_refinement_goes_on(
     g: Any, monkeypatch: pytest.MonkeyPatch, tables: Any, reporter: Any, stop: Any
 ) -> None:

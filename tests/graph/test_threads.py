@@ -15,7 +15,7 @@ import torch
 import mgraph
 from mgraph.alone import alone, our_turn
 
-_ROUNDS = 2
+rounds = pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=pytest.mark.stress)])
 
 
 def _together(jobs: list[Callable[[], Any]]) -> list[Any]:
@@ -30,28 +30,30 @@ def _together(jobs: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(begin, jobs))
 
 
+@rounds
 @pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
-def test_trained_in_threads_a_mode_is_that_of_its_seed(unswept: Path, g: Any, tmp_path: Path) -> None:
+def test_trained_in_threads_a_mode_is_that_of_its_seed(unswept: Path, g: Any, tmp_path: Path, rounds: int) -> None:
     other = mgraph.create(tmp_path / "other.mgraph", arch="mlp?hidden=6,", data="digits", device="cpu")
 
     def train(graph: Any, seed: int) -> str:
-        digest: str = graph.train(seed=seed, epochs=2).digest
+        digest: str = graph.train(seed=seed, epochs=1).digest
         return digest
 
     which = [(g, 11), (other, 11), (g, 12), (other, 12)]
     alone = [train(*one) for one in which]
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         assert _together([lambda one=one: train(*one) for one in which]) == alone  # type: ignore[misc]
 
 
-def test_measured_in_threads_each_mode_has_its_own_numbers(graph: Any) -> None:
+@rounds
+def test_measured_in_threads_each_mode_has_its_own_numbers(graph: Any, rounds: int) -> None:
     def measure(name: str) -> Any:
         return {metric: m.value for metric, m in graph.node(name).evaluate("test").items()}
 
     names = list("abcd") * 3
     alone = [measure(name) for name in names]
     assert len({repr(numbers) for numbers in alone}) == 4
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         assert _together([lambda n=n: measure(n) for n in names]) == alone  # type: ignore[misc]
 
 

@@ -44,7 +44,10 @@ def columns_of(g: Any, names: set[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",  # of curves and surfaces, the tests below compare the same
+    ["chain", *(pytest.param(name, marks=pytest.mark.stress) for name in ("curve", "surface"))],
+)
 def test_control_points_store_what_was_trained_and_read_back_whole(g: Any, outcomes: list[Any], name: str) -> None:
     ends, method = METHODS[name]
     connected = g.connect(*ends, method=method, grid=4)
