@@ -174,17 +174,17 @@ def test_names_that_are_taken_are_numbered(g: Any) -> None:
 
 def test_a_method_that_can_end_at_any_time_gets_the_rest_of_the_budget(g: Any) -> None:
     few = {"cycles": "1x2", "dense": 1}
-    first = g.connect_auto("b", "d", max_barrier=0.0, settings=few, budget=300, name="n", methods=["neb"])
+    first = g.connect_auto("b", "d", max_barrier=0.0, settings=few, budget=300, name="n", grid=3, methods=["neb"])
     (attempt,) = first.attempts
     assert attempt.outcome == "missed"
     assert 200 < json.loads(attempt.connection.record.settings)["max_seconds"] < 300
     assert json.loads(attempt.connection.record.settings)["pivots"] == 3  # the preset quick, but for what was set
     # It ended before, so there is nothing to repeat; one that was stopped by its limit is tried again.
-    assert g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", methods=["neb"]).attempts[0].reused
+    assert g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", grid=3, methods=["neb"]).attempts[0].reused
     record = attempt.connection.record
     with g.session.store.transaction() as tx:
         tx.update(replace(record, settings=json.dumps(json.loads(record.settings) | {"max_seconds": 1e-6})))
-    (again,) = g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", methods=["neb"]).attempts
+    (again,) = g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", grid=3, methods=["neb"]).attempts
     assert not again.reused
     assert again.connection.name == "n-neb-2"
 

@@ -87,6 +87,7 @@ def rows_in_order(graph: Any, connected: Any) -> list[str]:
     return [c["node"] for c in connected.describe()["control_points"]]
 
 
+@pytest.mark.stress  # tests/cli saves one in every run
 def test_a_route_is_saved_as_one_connection(graph: Any) -> None:
     graph.train(seed=9, epochs=1, name="e")
     graph.connect("d", "e", method=mgraph.Linear(), name="de", grid=5)

@@ -132,6 +132,7 @@ def offsets_of(g: Any) -> dict[str, int]:
     return {spec.name: start for spec, start in zip(parameters, starts[:-1], strict=True)}
 
 
+@pytest.mark.stress  # tests/report has tables and pictures of both in every run
 def test_tables_and_pictures_of_the_new_shapes(g: Any, beside: Any, tmp_path: Path) -> None:
     for name, ends in (("chain", ["a", "b"]), ("tri", ["a", "b", "c"]), ("tetra", ["a", "b", "c", "d"])):
         beside("sweep", name, "--grid", 3)

@@ -107,7 +107,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    "kind", ["fge", "simplex", *(pytest.param(k, marks=pytest.mark.stress) for k in ("snapshot", "swa"))]
+    "kind", ["fge", *(pytest.param(k, marks=pytest.mark.stress) for k in ("snapshot", "swa", "simplex"))]
 )
 def test_all_are_resumed_bit_for_bit(g: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setenv("MGRAPH_SAVE_SECONDS", "0")

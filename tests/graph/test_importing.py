@@ -191,7 +191,11 @@ def curve(arch: str, family: str | None, size: int = 3) -> tuple[list[dict[str, 
 
 @pytest.mark.parametrize(
     ("arch", "family", "size"),
-    [pytest.param("net", "curve", 3, marks=pytest.mark.stress), ("net", "chain", 4), ("bare", "curve", 5)],
+    [
+        pytest.param("net", "curve", 3, marks=pytest.mark.stress),
+        ("net", "chain", 4),
+        pytest.param("bare", "curve", 5, marks=pytest.mark.stress),
+    ],
 )
 def test_a_trained_curve_becomes_two_modes_and_a_connection(folder: Path, arch: str, family: str, size: int) -> None:
     torch.manual_seed(0)

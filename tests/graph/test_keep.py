@@ -39,6 +39,7 @@ def test_epochs_that_are_kept_are_modes_of_the_run(g: Any, beside: Any, tables: 
     assert line["ends"] == ["e-2", "e-4", "e"]
 
 
+@pytest.mark.stress  # of a stopped run in test_budgets, too
 def test_a_kept_epoch_of_the_same_run_is_a_prefix_of_the_training(g: Any) -> None:
     """With a constant learning rate the copy after 2 epochs is what 2 epochs make."""
     settings: dict[str, Any] = {"seed": 5, "schedule": "constant"}

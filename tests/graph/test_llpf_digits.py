@@ -42,6 +42,7 @@ def vit(*, input_shape, classes):
 """
 
 
+@pytest.mark.stress  # tests/methods compares walks with their definition in every run
 def test_a_pair_of_digits_modes(tmp_path: Path) -> None:
     g = mgraph.create(tmp_path / "g.mgraph", arch="mlp?hidden=32,32", data="digits", device="cpu")
     for seed, name in enumerate("ab"):

@@ -97,7 +97,7 @@ def run(tmp_path: Path, recipes: range) -> set[str]:
 
 def test_a_sample_of_odd_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(tmp_path, range(5)) >= {"refused", "connected"}
+    assert run(tmp_path, range(3)) >= {"refused", "connected"}
 
 
 @pytest.mark.stress

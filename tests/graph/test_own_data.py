@@ -96,6 +96,7 @@ def test_large_data_that_are_drawn_anew_are_told_from_data_that_changed(run, tmp
     assert "(their content or normalisation changed); restore them or add a new space." in told
 
 
+@pytest.mark.stress  # blobs of test_forms_of_batches have void labels
 def test_void_labels_from_training_to_the_ensemble(run, tmp_path):
     run("init", "g.mgraph", "--arch", "n.py:net", "--data", "n.py:void")
     g = mgraph.open(tmp_path / "g.mgraph", device="cpu")

@@ -323,7 +323,9 @@ def test_an_interrupted_run_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        g.connect("a", "b", method=method_from(f"paths.py:{named}", ())(**settings), name="cut", progress=stop)
+        g.connect(
+            "a", "b", method=method_from(f"paths.py:{named}", ())(**settings), sweep=False, name="cut", progress=stop
+        )
     (waiting,) = [r for r in g.runs() if r["status"] == "interrupted"]
     assert "if you know it, add --trust" in run("resume", waiting["id"], "--json", code=2).stderr
     run("resume", waiting["id"], "--trust")

@@ -67,6 +67,7 @@ def data():
 """
 
 
+@pytest.mark.stress  # the tied archetype of test_architectures does in every run
 def test_a_network_of_ones_own_goes_the_whole_road(commands: Any, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(SEQUENCES)
     run = commands(tmp_path)
@@ -188,6 +189,7 @@ def test_regression_with_a_loss_of_ones_own(commands: Any, tmp_path: Path, arch:
     assert json.loads(run("show", "a", "--json").stdout)["row"]["evaluations"][0]["standard_error"] is None
 
 
+@pytest.mark.stress  # blobs of test_forms_of_batches are in every run
 def test_per_class_outputs_of_images_are_scored_and_voted(commands: Any, tmp_path: Path) -> None:
     """Segmentation: outputs (N, C, H, W), an accuracy per example, and votes on every pixel."""
     (tmp_path / "own.py").write_text(

@@ -156,6 +156,7 @@ def rows_of(g: Any, connected: Any) -> list[Any]:
         return rows(reader, connected.record)
 
 
+@pytest.mark.stress  # its sweep is resumed as any in test_resume
 def test_an_interrupted_plane_is_resumed(path: Path) -> None:
     g = mgraph.open(path, device="cpu")
 

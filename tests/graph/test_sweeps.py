@@ -95,6 +95,7 @@ def test_integrals_are_under_both_measures(g: Any, name: str, tables: Any) -> No
     assert values.min() < found["integral"].value < values.max()
 
 
+@pytest.mark.stress  # a refined one is uneven
 def test_an_uneven_grid_is_kept_and_drawn(g: Any, tmp_path: Path) -> None:
     axes = (np.array([0.0, 0.1, 0.5, 1.0]), np.array([0.0, 0.7, 1.0]))
     for name, some in (("line", axes[:1]), ("wall", axes)):
