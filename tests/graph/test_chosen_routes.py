@@ -34,7 +34,7 @@ def oracles(pair: list[Edge]) -> dict[tuple[str, str], Edge]:
     return {(e.split, e.metric): e for e in pair if e.chosen_on == "oracle"}
 
 
-@pytest.mark.parametrize("name", ["wall", "tri"])
+@pytest.mark.parametrize("name", ["wall", pytest.param("tri", marks=pytest.mark.stress)])
 def test_all_splits_are_measured_along_the_route_of_the_train_loss(g: Any, name: str, tables: Any) -> None:
     connected = g.connection(name)
     data = connected.sweep(5)

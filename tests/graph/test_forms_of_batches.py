@@ -242,6 +242,13 @@ def connect_sweep_and_merge(run: Any, kind: Kind, method: str) -> None:
     assert merged[f"test_{of}_difference_standard_error"] > 0
 
 
+# A regression's ensemble is measured in test_other_tasks in every run.
+MEASURED = [
+    pytest.param(k, marks=pytest.mark.stress) if isinstance(k, Kind) and k.data == "pairs" else k for k in KINDS
+]
+
+
+@pytest.mark.parametrize("made", MEASURED, ids=lambda kind: kind.data, indirect=True, scope="module")
 def test_a_surface_an_ensemble_and_a_sharpness_are_measured(run: Any, kind: Kind) -> None:
     run("connect", "a", "b", "c", "--simplex", "--grid", 2, "--name", "simplex")
     whole = run("ensemble", "simplex", "--grid", 2, "--json").row["models"][-1]

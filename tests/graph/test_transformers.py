@@ -405,6 +405,7 @@ def test_running_statistics_of_a_base_stay_in_it(folder: Path, tmp_path: Path, m
         a.export("adapter")
 
 
+@pytest.mark.stress  # one with a new head does in every run
 def test_an_adapter_comes_back_in(g: Any, folder: Path) -> None:
     a = g.node("a")
     directory = a.export(folder / "back").path

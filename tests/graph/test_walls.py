@@ -59,6 +59,7 @@ def test_a_verdict_counts_the_points_that_were_looked_at(graph: Any, run: Any) -
     assert graph.connection("s").merge(at=(0.5, 1), force=True).decision.looked_at == 1
 
 
+@pytest.mark.stress  # test_merge_honesty keeps one in every run
 def test_the_best_corner_is_kept_unless_a_point_is_truly_better(graph: Any, run: Any) -> None:
     """What is handed out is the corner itself, bit for bit, and why is said; --best takes the point all the same."""
     ruled = graph.connection("s").merge()
