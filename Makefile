@@ -19,7 +19,9 @@ stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
 	MGRAPH_EXAMPLES=10 $(BIN)/python -m pytest -m "not stress" \
 		tests/query/test_arrays.py tests/query/test_components.py tests/query/test_matrix.py \
-		tests/store/test_filters.py tests/store/test_partial.py tests/explore/test_suggest.py tests/families
+		tests/store/test_filters.py tests/store/test_partial.py tests/explore/test_suggest.py tests/families \
+		tests/store/test_schema.py tests/store/test_blocks.py tests/store/test_journal.py \
+		tests/store/test_following.py tests/train/test_split_batch.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -35,9 +35,13 @@ CONVOLUTIONAL = (
     *("mnasnet0_5", "shufflenet_v2_x0_5", "efficientnet_b0", "efficientnet_v2_s", "densenet121"),
     *("regnet_x_400mf", "regnet_y_400mf"),
 )
+# Of a family that is tried anyway: with make stress.
+RELATIVES = {"resnext50_32x4d", "wide_resnet50_2", "mobilenet_v3_large", "efficientnet_v2_s", "regnet_y_400mf"}
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.stress] * (name in RELATIVES)) for name in CONVOLUTIONAL]
+)
 def test_images_are_divided_by_eight(name: str) -> None:
     shape = (1, 28, 20)  # which 8 does not divide
     network = build(f"{name}?stem=cifar", shape)

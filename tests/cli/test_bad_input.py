@@ -421,7 +421,10 @@ def test_data_that_changed_are_refused(commands: Any, tmp_path: Path, refused: C
         ["train", "--seed", "5", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
         ["connect", "a", "b", "--curve", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
         ["connect", "a", "b", "--llpf", "--lr", "1e30", "--name", "bad"],
-        ["connect", *"abcd", "--surface", "--epochs", "1", "--lr", "1e30", "--name", "bad"],
+        pytest.param(
+            ["connect", *"abcd", "--surface", "--epochs", "1", "--lr", "1e30", "--name", "bad"],
+            marks=pytest.mark.stress,
+        ),
     ],
 )
 def test_a_loss_that_becomes_nan_stops_and_says_when(

@@ -77,7 +77,7 @@ def test_printed_settings_of_a_method_are_a_config_file(run: Any, path: Path) ->
         pytest.param("module.", (), marks=pytest.mark.stress),
         ("module._orig_mod.", ("state_dict",)),
         pytest.param("", ("model",), marks=pytest.mark.stress),
-        ("", ("model_state",)),
+        pytest.param("", ("model_state",), marks=pytest.mark.stress),
         ("_orig_mod.", ("model_state_dict", "model")),
     ],
 )
@@ -119,8 +119,20 @@ def test_add_mode_reads_safetensors_and_says_what_it_converted(run: Any, graph: 
     ("args", "kind", "family", "edges"),
     [
         (["a", "b", "--linear"], "linear", {"family": "segment"}, 1),
-        (["a", "b", "c", "d", "--linear"], "linear", {"family": "bezier-surface", "degree": [1, 1]}, 6),
-        (["a", "b", "--curve", "--bends", "2", "--epochs", "1"], "curve", {"family": "bezier-curve", "bends": 2}, 1),
+        pytest.param(
+            ["a", "b", "c", "d", "--linear"],
+            "linear",
+            {"family": "bezier-surface", "degree": [1, 1]},
+            6,
+            marks=pytest.mark.stress,
+        ),
+        pytest.param(
+            ["a", "b", "--curve", "--bends", "2", "--epochs", "1"],
+            "curve",
+            {"family": "bezier-curve", "bends": 2},
+            1,
+            marks=pytest.mark.stress,
+        ),
         (
             ["a", "b", "c", "d", "--surface", "--degree", "2,3", "--epochs", "1"],
             "surface",
@@ -251,10 +263,10 @@ def test_components_by_metric_and_split_and_for_people(run: Any) -> None:
     ("args", "selected", "has_parameter"),
     [
         ([], "valid", True),
-        (["--best"], "valid", True),
+        pytest.param(["--best"], "valid", True, marks=pytest.mark.stress),
         (["--at", "0.25,0.5", "--force"], None, True),  # the little surface has walls
         (["--soup", "uniform", "--force"], None, False),
-        (["--soup", "greedy"], "valid", False),
+        pytest.param(["--soup", "greedy"], "valid", False, marks=pytest.mark.stress),
     ],
 )
 def test_merge(run: Any, graph: Any, args: list[str], selected: str | None, has_parameter: bool) -> None:

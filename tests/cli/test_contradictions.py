@@ -19,13 +19,14 @@ FORGED = {
     "a family of more rows": """UPDATE connections SET family = '{"family": "bezier-curve", "bends": 4}'""",
     "no nodes": "DELETE FROM nodes",
 }
+RARELY = {"no ends", "no nodes"}  # with make stress: others lack the same, and more
 COMMANDS = (
     *("ls", "show curve", "show s", "components --max-barrier 9", "mst", "sweep curve --grid 3", "merge s"),
     *("ensemble curve", "route a b", "neighbours a", "plot curve -o x.png --overwrite", "suggest", "gc --dry-run"),
 )
 
 
-@pytest.mark.parametrize("what", FORGED)
+@pytest.mark.parametrize("what", [pytest.param(what, marks=[pytest.mark.stress] * (what in RARELY)) for what in FORGED])
 def test_rows_that_contradict_each_other_are_said_to(commands: Any, path: Path, what: str) -> None:
     with duckdb.connect(str(path / "index.duckdb")) as con:
         con.execute(FORGED[what])

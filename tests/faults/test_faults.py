@@ -66,7 +66,7 @@ def test_the_work_does_what_it_announces(path: Path, tmp_path: Path) -> None:
         verify(path, lost, tmp_path / "none.log")
 
 
-@pytest.mark.parametrize("kill", [crash.kill_at_random, crash.kill_at_event])
+@pytest.mark.parametrize("kill", [pytest.param(crash.kill_at_random, marks=pytest.mark.stress), crash.kill_at_event])
 @rounds(2, 260)
 def test_killed_at_any_instant(
     path: Path, tmp_path: Path, count: int, kill: Callable[[Path, Model, int, Path], Model]
@@ -202,7 +202,7 @@ def test_flipped_bits_in_index_log_and_journal(logged: Path, tmp_path: Path, cou
 def test_cut_and_removed_files(logged: Path, tmp_path: Path, count: int) -> None:
     copy, sound = Path(shutil.copytree(logged, tmp_path / "copy")), Model.of(GraphStore.open(logged))
     cases = itertools.product(("index.duckdb", "index.duckdb.wal", "log", "count"), (damage.cut, damage.remove))
-    for name, how in list(cases)[:: 1 if count > 1 else 3]:
+    for name, how in list(cases)[:: 1 if count > 1 else 5]:
         for seed in range(SEED, SEED + count):
             journal = logged / "journal"
             files = {"log": next(journal.glob("*.log")), "count": journal / "count"}

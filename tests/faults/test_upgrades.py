@@ -38,7 +38,7 @@ def _found(path: Path, before: Model) -> int:
     return store.index.found
 
 
-@pytest.mark.parametrize("kill", ["at an event", "at a moment"])
+@pytest.mark.parametrize("kill", ["at an event", pytest.param("at a moment", marks=pytest.mark.stress)])
 @rounds(1, 100)
 def test_killed_while_upgrading(old: Path, tmp_path: Path, count: int, kill: str) -> None:
     before, draw = Model.of(GraphStore.open(old)), random.Random(SEED)

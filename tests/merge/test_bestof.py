@@ -31,7 +31,11 @@ def likelihoods(rng: np.random.Generator, points: int, examples: int, correlatio
 
 
 @pytest.mark.parametrize(
-    ("simulate", "correlation"), [(simulated, 0.0), (likelihoods, 0.9)], ids=["accuracy", "likelihood"]
+    ("simulate", "correlation"),
+    [
+        pytest.param(simulated, 0.0, id="accuracy"),
+        pytest.param(likelihoods, 0.9, id="likelihood", marks=pytest.mark.stress),
+    ],
 )
 def test_of_equal_points_the_best_is_hardly_ever_called_better(simulate: Any, correlation: float) -> None:
     rng, times = np.random.default_rng(0), 80

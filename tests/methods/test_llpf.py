@@ -325,7 +325,15 @@ def stopping(after):
         {"walk": "across", "origin_step": 0.02},
         pytest.param({"walk": "m2m", "groups": "fdf", "train": "active"}, marks=pytest.mark.stress),  # as the last
         {"walk": "m2m", "lr": 6.0, "take_back": 1.5, "ticks": 30},
-        {"walk": "m2m", "groups": "fdf", "train": "active", "optimizer": "adamw", "momentum": 0.9, "lr": 2e-3},
+        {
+            "walk": "m2m",
+            "groups": "fdf",
+            "train": "active",
+            "optimizer": "adamw",
+            "momentum": 0.9,
+            "lr": 2e-3,
+            "ticks": 7,
+        },
     ],
 )
 def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):

@@ -85,6 +85,7 @@ def test_the_saddle_of_the_bent_valley(tmp_path):
     assert saddle(straight)[0] > 5
 
 
+@pytest.mark.stress
 def test_muller_and_browns_saddle_is_the_one_that_scipy_finds(tmp_path):
     potential = POTENTIALS["muller-brown"]
 

@@ -43,6 +43,7 @@ def test_attention_is_counted():
     assert multiply_adds(layer, x) == attention + 2 * length * width * hidden
 
 
+@pytest.mark.stress
 def test_counting_does_not_load_torchs_compiler():
     """That takes longer than the rest of a small command."""
     code = (

@@ -44,7 +44,7 @@ DRAWN = st.lists(
 
 
 # One store for all examples, each in a space of its own: then nothing leaks between spaces either.
-@settings(max_examples=12 * MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=7 * MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=DRAWN, limit=st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.5, 2.0]), quantity=st.sampled_from(["barrier", "peak"])
 )

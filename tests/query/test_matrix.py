@@ -87,7 +87,7 @@ def test_leaves_that_merge_early_stand_together() -> None:
     assert leaf_order(tree([], 3)) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("n", "limit"), [(2, None), (5, 0.3), (60, 0.3)])
+@pytest.mark.parametrize(("n", "limit"), [(2, None), (5, 0.3), pytest.param(60, 0.3, marks=pytest.mark.stress)])
 def test_anything_can_be_drawn(n: int, limit: float | None, tmp_path: Path) -> None:
     random = np.random.default_rng(n)
     direct = np.where(random.random((n, n)) < 0.4, random.random((n, n)), np.nan)

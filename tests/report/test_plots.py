@@ -156,7 +156,7 @@ def test_curves_and_lines(graph: Any, tmp_path: Path) -> None:
     assert not np.array_equal(imread(tmp_path / "curve.png"), imread(tmp_path / "line.png"))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("suffix", [pytest.param(".png", marks=pytest.mark.stress), ".svg"])
 def test_the_same_numbers_give_the_same_file(graph: Any, tmp_path: Path, suffix: str) -> None:
     s, one = graph.connection("s"), {"splits": ["test"], "metrics": ["loss"]}
     first, second = (s.plot(tmp_path / f"{i}{suffix}", **one).read_bytes() for i in range(2))

@@ -157,6 +157,7 @@ def panels(g: Any) -> Figure:
 
 RARELY = {  # with make stress
     *("paths", "votes", "landscapes", "one map", "training", "relief", "two maps", "compared", "sharp", "random plane"),
+    *("flips", "basins"),  # drawn as the maps of a surface are
     "panels",  # of pictures that are looked at one by one
 }
 

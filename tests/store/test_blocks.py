@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from mgraph_store.rows.records import EvaluationBlock, PointBlock, TermBlock
 from mgraph_store.rows.schema import BLOCKS, ROWS, STORED, create_statements, stored_in
 from mgraph_store.upkeep.check import sums
 from mgraph_store.upkeep.removal import plan_removal
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 KINDS = (NodeTerm, Member, Evaluation)
 SOURCES = ("maaaaaaaaaaa2", "maaaaaaaaaaa3", "maaaaaaaaaaa4")
@@ -85,7 +88,7 @@ removals = st.sampled_from(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=7 * MANY, deadline=None)
 @given(st.lists(swept(), min_size=1, max_size=3), st.lists(removals, max_size=5))
 def test_the_same_rows_in_blocks_and_not(
     databases: list[duckdb.DuckDBPyConnection], portions: list[list[Record]], removed: list[tuple[str, str, list[str]]]

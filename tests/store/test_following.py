@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import subprocess
@@ -45,6 +46,8 @@ from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.problems import LOST
 from mgraph_store.upkeep.repair import repair
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 @pytest.fixture
@@ -490,7 +493,7 @@ def _made(drawn: Any, space: str) -> Any:
     return Member(id_of("k", i), id_of("m", more[0]), "end", 0)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6 * MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(st.lists(record, min_size=1, max_size=4), max_size=8), data=st.data())
 def test_what_surely_fits_is_what_the_index_takes(
     tmp_path_factory: pytest.TempPathFactory, copied_helper: Any, drawn: list[list[Any]], data: Any

@@ -211,7 +211,16 @@ def foreign_writer_gets_in(index: Path) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("second", ["in the same thread", "in another thread", "one that failed", "sql", "copy"])
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param("in the same thread", marks=pytest.mark.stress),  # as one that failed
+        "in another thread",
+        "one that failed",
+        "sql",
+        "copy",
+    ],
+)
 def test_a_reading_that_ends_leaves_the_lock_of_another_one(graph: Any, tmp_path: Path, second: str) -> None:
     store = graph.store
     graph.add(graph.parameters(), names=("a",))

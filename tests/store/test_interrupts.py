@@ -41,7 +41,7 @@ with store.transaction() as tx:
 """
 
 
-@pytest.mark.parametrize("code", [READING, SWALLOWING, COMMITTING])
+@pytest.mark.parametrize("code", [pytest.param(READING, marks=pytest.mark.stress), SWALLOWING, COMMITTING])
 def test_ctrl_c_ends_what_duckdb_does(tmp_path: Path, code: str) -> None:
     store = GraphStore.create(tmp_path / "g.mgraph")
     start = f"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,8 @@ from mgraph_store.upkeep.check import examine, journal_state, sums
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE
 from mgraph_store.upkeep.repair import repair
 from mgraph_store.upkeep.shortening import shorten
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 def rows(store: GraphStore) -> Any:
@@ -269,7 +272,7 @@ a_term = st.builds(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=7 * MANY, deadline=None)
 @given(
     st.lists(st.tuples(st.lists(a_term, max_size=3), st.booleans(), a_run, st.lists(some_id, max_size=2)), max_size=5)
 )

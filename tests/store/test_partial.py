@@ -245,7 +245,12 @@ def test_another_kernel_is_refused_anywhere_in_a_recipe(graph: Any) -> None:
             "2 numbers of 4 bytes, but nbytes is 12",
             "do not match",
         ),
-        ("UPDATE nodes SET columns = '[[15,18]]' WHERE id = $b", "up to 18, but its space has only 17", "do not match"),
+        pytest.param(
+            "UPDATE nodes SET columns = '[[15,18]]' WHERE id = $b",
+            "up to 18, but its space has only 17",
+            "do not match",
+            marks=pytest.mark.stress,
+        ),
         ("UPDATE nodes SET kernel = NULL WHERE id = $b", "exactly one of stored, derived and partial", "version None"),
         ("UPDATE nodes SET tensor_key = NULL WHERE id = $b", "is not exactly one", "has no tensors"),
         ("DELETE FROM term_rows WHERE node_id = $b", "Partial node $b has no recipe", "is incomplete"),

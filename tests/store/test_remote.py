@@ -117,6 +117,7 @@ def test_a_graph_with_tensors_at_a_url_is_like_any_other(
     assert not (tmp_path / "h.mgraph").exists()
 
 
+@ON_S3_TOO
 def test_a_copy_has_the_tensors_in_its_own_directory(
     place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_copy_has_the_tensors_in_its_own_directory(
     assert_consistent(store, deep=True)
 
 
+@ON_S3_TOO
 def test_what_fails_leaves_nothing_at_the_url(
     place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]
 ) -> None:
@@ -154,6 +156,7 @@ def test_what_fails_leaves_nothing_at_the_url(
     assert store.tensor_store.keys() == keys
 
 
+@ON_S3_TOO
 def test_garbage_is_found_and_collected(place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]) -> None:
     store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
     fill(store)

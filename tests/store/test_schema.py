@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -18,6 +19,7 @@ from mgraph_store.rows.records import PointBlock
 from mgraph_store.rows.relations import VIEWS, view_statements
 from mgraph_store.rows.schema import ROWS, STORED, TABLE_OF, TABLES, columns, create_statements, stored_in, to_row
 
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8"), max_size=8),
     int: st.integers(-(2**63), 2**63 - 1),
@@ -65,7 +67,7 @@ def test_any_record_comes_back_as_it_was(
     monkeypatch.setattr("mgraph_store.rows.limits.fault", lambda _: None)  # any text, also where JSON should be
     kind = STORED[table]
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=8 * MANY, deadline=None)
     @given(st.lists(records_of(kind), min_size=1, max_size=4))
     def check(records: list[Any]) -> None:
         connection.execute(f"DELETE FROM {stored_in(table)}")

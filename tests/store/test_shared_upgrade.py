@@ -127,7 +127,8 @@ def test_every_machine_upgrades_its_own_directory(first: GraphStore, second: Pat
         assert journal_format(store) == 3
 
 
-@pytest.mark.parametrize("scheme", ["memory", pytest.param("s3", marks=pytest.mark.stress)])
+@pytest.mark.stress
+@pytest.mark.parametrize("scheme", ["memory", "s3"])
 def test_at_a_url_it_is_the_same(first: GraphStore, place: Path, scheme: str, request: pytest.FixtureRequest) -> None:
     if scheme == "s3":
         request.getfixturevalue("s3")

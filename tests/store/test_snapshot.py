@@ -175,7 +175,7 @@ def test_rows_that_a_large_index_loses_leave_the_others(graph: Any, many: int, m
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("at", [{5}, {12}, set(range(2, 60, 3))])
+@pytest.mark.parametrize("at", [pytest.param({5}, marks=pytest.mark.stress), {12}, set(range(2, 60, 3))])
 def test_what_others_commit_while_rows_are_removed_stays(
     graph: Any, monkeypatch: pytest.MonkeyPatch, at: set[int]
 ) -> None:

@@ -231,7 +231,7 @@ def test_the_process_knows_no_secret_and_writes_nothing(monkeypatch: pytest.Monk
         "SELECT count(*) FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range * b.range = c.range",
         # two that do not notice an interruption: their process is ended
         "SELECT levenshtein(repeat('a', 200000), repeat('b', 200000))",
-        "SELECT " + "(" * 4000 + "1",
+        pytest.param("SELECT " + "(" * 4000 + "1", marks=pytest.mark.stress, id="brackets"),
     ],
 )
 def test_a_query_that_takes_too_long_is_stopped(store: GraphStore, sql: str) -> None:

@@ -9,7 +9,13 @@ from mgraph.train.recipes import RECIPES
 from mgraph.train.settings import TrainSettings
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, id=name, marks=[pytest.mark.stress] * name.startswith("preresnet164-"))
+        for name, recipe in RECIPES.items()
+    ],
+)
 def test_a_recipe_is_a_preset_for_a_network_that_is_there(recipe):
     settings = TrainSettings.preset(recipe.name)
     for key, value in recipe.settings.items():

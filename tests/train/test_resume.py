@@ -140,7 +140,7 @@ def test_what_fails_fails_again_as_it_would_have():
 
 # What torch itself warns about while compiling is not ours.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("samples", [1, pytest.param(3, marks=pytest.mark.stress)])
 def test_a_compiled_update_goes_on_compiled(samples):
     if not updates._compiler_works():
         pytest.skip("torch.compile does not work on this machine")

@@ -3,6 +3,7 @@
 True of networks that do not couple examples and of losses that are means over examples.
 """
 
+import os
 from itertools import permutations
 
 import numpy as np
@@ -21,6 +22,8 @@ from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import UpdateRule
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 def network(kind="dense"):
@@ -70,7 +73,7 @@ def values(family, samples):
     return (np.arange(samples)[:, None] + inside) / samples
 
 
-@pytest.mark.parametrize("samples", [2, 3, 4])
+@pytest.mark.parametrize("samples", [2, 3, pytest.param(4, marks=pytest.mark.stress)])
 def test_over_all_assignments_of_examples_and_values_the_mean_is_the_full_gradient(samples):
     """Every order of 4 examples, every order of the values; slices of 3 values are uneven: 2, 1, 1."""
     family, (x, y) = BezierCurveFamily(2), examples(4)
@@ -88,7 +91,7 @@ def test_over_all_assignments_of_examples_and_values_the_mean_is_the_full_gradie
     assert float(each.std(0).norm()) > 0.1 * float(full.norm())  # one by one they differ
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10 * MANY, deadline=None)
 @given(
     family=st.one_of(
         st.builds(BezierCurveFamily, st.integers(1, 4)),
@@ -113,8 +116,18 @@ def test_the_mean_is_the_full_gradient_for_any_batch_and_number_of_values(family
     torch.testing.assert_close(total / (samples * count), full, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("how", ["stratified", "lattice", "iid"])
-@pytest.mark.parametrize("family", [BezierCurveFamily(1), BezierSurfaceFamily((2, 1))], ids=repr)
+@pytest.mark.parametrize(
+    ("family", "how"),
+    [
+        (BezierCurveFamily(1), "lattice"),
+        (BezierCurveFamily(1), "iid"),
+        (BezierSurfaceFamily((2, 1)), "stratified"),
+        pytest.param(BezierCurveFamily(1), "stratified", marks=pytest.mark.stress),
+        pytest.param(BezierSurfaceFamily((2, 1)), "lattice", marks=pytest.mark.stress),
+        pytest.param(BezierSurfaceFamily((2, 1)), "iid", marks=pytest.mark.stress),
+    ],
+    ids=str,
+)
 def test_over_shuffles_and_draws_the_mean_is_the_integral_over_the_domain(family, how):
     """Within the statistical error of 400 steps, against quadrature of whole-batch gradients; uneven slices."""
     samples, count, steps = 4, 7, 400
