@@ -224,7 +224,7 @@ def test_log_lists_every_run(run: Any) -> None:
     assert len(cells(run("log", "--csv").stdout)) == len(rows)
 
 
-@pytest.mark.parametrize("limit", ["max-barrier", "max-peak", "max-drop"])
+@pytest.mark.parametrize("limit", ["max-barrier", pytest.param("max-peak", marks=pytest.mark.stress), "max-drop"])
 def test_components_group_by_the_edges_within_the_limit(run: Any, limit: str) -> None:
     none = run("components", f"--{limit}", -1, "--json").row
     assert [c["size"] for c in none["components"]] == [1, 1, 1, 1]

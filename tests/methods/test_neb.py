@@ -142,6 +142,7 @@ def test_points_in_every_gap_can_be_chosen(ring):
 # Where it starts
 
 
+@pytest.mark.stress
 def test_a_finished_band_goes_on_with_its_pivots_and_more_cycles(ring):
     first = ring.connect("a", "b", method=band(pivots=3, cycles=("2x60@0.02",)), name="first")
     more = ring.connect("a", "b", method=band(cycles=("2x60@0.02",)), init=first)
@@ -215,7 +216,7 @@ def test_a_line_that_leaves_the_finite_numbers_is_a_failed_run_and_no_connection
     assert g.runs()[-1]["status"] == "failed"
 
 
-@pytest.mark.parametrize("ends", ["abc", "a"])
+@pytest.mark.parametrize("ends", ["abc", pytest.param("a", marks=pytest.mark.stress)])
 def test_it_joins_two_modes(tmp_path, ends):
     g = landscape(tmp_path, "ring", (-1, 0), (1, 0), (0, 1))
     with pytest.raises(InputError, match="exactly 2 modes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from mgraph.network.checkpoints import state_dict
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph_store.rows.layout import Layout, TensorSpec
 
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+
 DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")
 ROLES = ("parameter", "parameter", "frozen", "statistic", "buffer")
 
@@ -37,7 +40,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     return Layout(tuple(tensors), {f"tied.{t.name}": t.name for t in tied})
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15 * MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layout=layouts(), seed=st.integers(0, 99))
 def test_any_layout_reads_back_as_its_state_dict(tmp_path: Path, layout: Layout, seed: int) -> None:
     rng = np.random.default_rng(seed)

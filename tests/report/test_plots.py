@@ -141,6 +141,7 @@ def test_the_bends_of_a_chain_are_marked(tmp_path: Path) -> None:
         assert "bend" not in plot_sweep(straight, ["a", "b"], tmp_path / "l.svg").read_text()
 
 
+@pytest.mark.stress
 def test_a_surface_before_and_after(graph: Any, tmp_path: Path) -> None:
     s, wall = graph.connection("s"), graph.connection("wall")
     check_picture(s.plot(tmp_path / "both.png", before=wall), 2 * 690 + 75, 2 * 585 + 105)

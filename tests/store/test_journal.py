@@ -112,7 +112,7 @@ def test_an_index_older_than_its_journal_is_refused_and_rebuilt(damaged: Any, tm
     assert list((damaged.store.path / "damaged").rglob("index.duckdb"))
 
 
-@pytest.mark.parametrize("what", ["old", "empty", "gone"])
+@pytest.mark.parametrize("what", ["old", pytest.param("empty", marks=pytest.mark.stress), "gone"])
 def test_the_slots_only_save_looking(graph: Any, tmp_path: Path, what: str) -> None:
     """As after a power cut: they are not flushed."""
     saved(graph.store, tmp_path / "copy")
@@ -350,7 +350,7 @@ def test_a_journal_with_a_counter_of_before_is_begun_anew(graph: Any, ahead: int
     assert problems(graph.store, deep=True) == []
 
 
-@pytest.mark.parametrize("how", ["gone", "empty", "cut by a byte"])
+@pytest.mark.parametrize("how", ["gone", pytest.param("empty", marks=pytest.mark.stress), "cut by a byte"])
 def test_a_writer_notices_a_journal_that_is_gone_or_cut(damaged: Any, how: str) -> None:
     """What it writes behind a hole could not be read back, should the index be lost then."""
     store = damaged.store

@@ -255,7 +255,7 @@ def test_every_file_and_directory_is_flushed_before_the_object_is_there(
     assert len(flushed) == 40 + 1 + 3 + 5 + 1  # chunks, descriptions, directories, the root
 
 
-@pytest.mark.parametrize("which", [0, 3, 5])
+@pytest.mark.parametrize("which", [0, pytest.param(3, marks=pytest.mark.stress), 5])
 def test_a_flush_that_fails_leaves_nothing(
     tensors: TensorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:

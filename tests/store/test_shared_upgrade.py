@@ -207,7 +207,9 @@ STEPS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step", [pytest.param(s, marks=[pytest.mark.stress] * (s == "while the rows are written")) for s in STEPS]
+)
 def test_who_is_stopped_upgrades_it_again(
     first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

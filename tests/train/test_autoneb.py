@@ -1,5 +1,6 @@
 """Cycles, insertion, budgets, divergence, and runs that go on where they were stopped."""
 
+import os
 from dataclasses import replace
 from functools import cache
 
@@ -19,6 +20,8 @@ from mgraph.network.flat import FlatModel, combine
 from mgraph.train.driver import LearningRateWarning
 from mgraph.train.objective import Objective
 from mgraph.train.state import InMemory
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 GENERATOR = torch.Generator().manual_seed(3)
 SPLIT = ArraySplit(torch.randn(50, 4, generator=GENERATOR), torch.arange(50) % 3)
@@ -218,7 +221,7 @@ def test_a_start_that_is_not_finite_is_refused():
 # Going on
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=6 * MANY)
 @given(st.integers(1, 11), st.integers(1, 9))
 def test_stopped_anywhere_and_gone_on_with_it_ends_at_the_very_same_chain(every, stop):
     """States are saved at every ``every``-th step and after cycles; the ``stop``-th progress after one is the end."""

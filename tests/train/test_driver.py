@@ -1,6 +1,7 @@
 """The driver: batches, schedules, progress, divergence, budgets and saved states, of whatever goes step by step."""
 
 import math
+import os
 import warnings
 from dataclasses import replace
 
@@ -22,6 +23,8 @@ from mgraph.train.snapshots import to_array, to_tensor
 from mgraph.train.state import InMemory, State
 from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.streams import Streams
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 class Descent(Stepper):
@@ -276,7 +279,7 @@ def stopped_at(step, checkpointer=None, every=1, how=HOW):
 
 
 @given(stop=st.integers(1, 12), every=st.integers(1, 5))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8 * MANY)
 def test_stopped_anywhere_it_goes_on_bit_for_bit(stop, every):
     whole, driver = descended()
     found, resumed = descended(checkpointer=stopped_at(stop, every=every))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 import numpy as np
@@ -23,6 +24,8 @@ from mgraph.train.driver import LearningRateWarning
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
 from mgraph.train.state import InMemory
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 class Stopped(Exception):
@@ -107,7 +110,7 @@ METHODS = {
     every=st.integers(1, 5),
     stops=st.lists(st.integers(1, 13), min_size=1, max_size=3),
 )
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3 * MANY, deadline=None)
 def test_a_connection_is_bit_identical(name, kind, every, stops):
     run = connecting(METHODS[name], TASK, **kind)
     with warnings.catch_warnings():
