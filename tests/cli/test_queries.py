@@ -158,6 +158,7 @@ def test_a_question_to_a_graph_without_edges(run: Any) -> None:
         assert "no edge with a train loss; connect modes first: mgraph connect A B --linear" in done.stderr
 
 
+@pytest.mark.stress
 def test_questions_load_no_torch(python: Any, path: Path) -> None:
     script = """
 import sys

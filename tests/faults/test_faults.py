@@ -53,6 +53,7 @@ def path(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "g.mgraph"))
 
 
+@pytest.mark.stress
 def test_the_work_does_what_it_announces(path: Path, tmp_path: Path) -> None:
     """Without any fault, and every operation at least once: else the other tests prove little."""
     before, log = Model.of(GraphStore.open(path)), tmp_path / "work.log"

@@ -138,7 +138,7 @@ def test_a_look_at_a_large_index_finds_what_the_lock_finds(damaged: Any, monkeyp
 
 
 @pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("many", [0, 1000])
+@pytest.mark.parametrize("many", [0, pytest.param(1000, marks=pytest.mark.stress)])
 def test_rows_that_a_large_index_loses_leave_the_others(graph: Any, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And free their tensors; the file is another one, its last commit is in the journal."""
     monkeypatch.setattr(lists, "_MANY", many)
