@@ -61,7 +61,6 @@ def test_connect_aligns_first(graph: Any, run: Any) -> None:
     assert losses["cd"] < losses[""]
 
 
-@pytest.mark.stress  # docs/measures.md shows it in every run
 def test_the_command_says_how_near_it_came(run: Any) -> None:
     done = run("align", "b", "--to", "a", "--restarts", 0, "--name", "b-near", "--json")
     assert done.row["info"]["of"]
