@@ -30,9 +30,13 @@ def contents() -> Callable[[Path], dict[str, Any]]:
     return contents_of
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium, started once; tests that need it are skipped where there is none."""
+    """Chromium; tests that need it are skipped where there is none.
+
+    Its driver ends when nobody holds the other end of its pipe any more. So it does not outlive a file: processes that
+    are forked later, to load data, would hold it until the end of the tests, which would never come.
+    """
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
