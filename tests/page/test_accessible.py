@@ -129,24 +129,24 @@ def test_all_rows_can_be_shown_without_losing_the_place(
 
 
 def test_what_is_under_way_is_read_out_and_the_focus_stays(browser: Any, looked_at: Any, tmp_path: Path) -> None:
-    data = Contents(looked_at.session.store).read(seconds=1)
+    data = Contents(looked_at.session.store).read(seconds=2)  # a busy machine must get it onto the screen in this time
     file = tmp_path / "r.html"
     write_page({**data, "under_way": [_running(data, 30)]}, file)
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{file.as_uri()}#connections")
     news = page.locator("footer [role=status]")
-    page.wait_for_function("() => document.querySelector('footer [role=status]').textContent")
+    page.wait_for_function("() => document.querySelector('footer [role=status]')?.textContent", timeout=60_000)
     assert news.inner_text() == "train e: train 30 of 90, loss 0.5, about 2 min left of this phase"
     page.get_by_role("button", name="peak", exact=True).focus()
     write_page({**data, "under_way": [_running(data, 31)]}, file)
-    with page.expect_navigation(timeout=20_000):
+    with page.expect_navigation(timeout=60_000):
         page.evaluate("() => { window.before = true; }")
-    page.wait_for_function("() => window.before === undefined && document.readyState === 'complete'")
+    page.wait_for_function("() => window.before === undefined && document.readyState === 'complete'", timeout=60_000)
     assert page.evaluate("document.activeElement.textContent") == "peak"
     assert news.inner_text() == ""  # once a minute is enough
     write_page({**data, "under_way": []}, file)
-    page.wait_for_function("() => document.querySelector('footer [role=status]')?.textContent", timeout=20_000)
+    page.wait_for_function("() => document.querySelector('footer [role=status]')?.textContent", timeout=60_000)
     assert news.inner_text() == "Nothing is under way any more."
     context.close()
 

@@ -315,7 +315,7 @@ def test_a_watched_page_shows_what_is_under_way_and_keeps_what_the_reader_chose(
     page.evaluate("window.stays = true")
     page.wait_for_timeout(1300)
     assert page.evaluate("window.stays") is True
-    with page.expect_navigation(timeout=10_000):
+    with page.expect_navigation(timeout=60_000):
         page.get_by_role("button", name="Go on reloading").click()
     assert page.evaluate("window.stays") is None
     assert page.evaluate("location.hash") == "#connections"
