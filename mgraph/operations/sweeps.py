@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.alone import alone
@@ -32,6 +31,7 @@ from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
+from mgraph.session.constants import Groups
 from mgraph.session.members import constants_source, label, rows_and_ends, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.policies import augments_behind, policy_after, why_plain
@@ -167,7 +167,7 @@ class _Read:
     space: Space
     nodes: list[Node]
     ends: list[Node]
-    constants: Mapping[str, NDArray[Any]]
+    constants: Groups
     augments: frozenset[str]
 
     @classmethod
