@@ -15,6 +15,7 @@ from typing_extensions import override
 from mgraph.alone import alone
 from mgraph.data.loading import load_task
 from mgraph.data.splits import Split
+from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import check_splits
 from mgraph.fields import are_labels
@@ -88,7 +89,7 @@ class Predicted(InNotebook):
         """Return the numbers of examples and members, and how often the prediction is right, as plain data."""
         facts: dict[str, Any] = {"examples": len(self), "members": len(self.members)}
         if self.predicted is not None and self.labels is not None and self.labels.shape == self.predicted.shape:
-            facts["accuracy"] = float((self.predicted == self.labels).mean())
+            facts[ACCURACY.name] = float((self.predicted == self.labels).mean())
         return facts | {"notes": list(self.notes)}
 
 
