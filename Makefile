@@ -12,8 +12,10 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 demo: $(STAMP)
 	$(BIN)/mgraph demo --output demo --overwrite
 
+# A test that hangs, or what ends with it, is named and ends its process, with the stack of each thread.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stress"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not stress" \
+		-o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress

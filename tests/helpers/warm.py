@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,11 +31,11 @@ _MODULES = (
 class Server:
     """The process that the others are forked from."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str] = _MODULES) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+                [sys.executable, __file__, str(theirs.fileno()), *modules], pass_fds=[theirs.fileno()]
             )
         self._socket = ours
 
@@ -49,9 +49,13 @@ class Server:
         return Process([str(a) for a in args], os.fdopen(told), out, err)
 
     def close(self) -> None:
-        """End it; processes that still run go on."""
-        self._socket.close()
-        self._process.wait()
+        """End it; processes that still run go on.
+
+        Closing our end would not do: processes forked meanwhile, to load data, may hold it until the tests have ended.
+        """
+        with self._socket:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._process.wait(60)
 
 
 class Process:
@@ -100,10 +104,10 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def _serve(orders: socket.socket) -> None:
+def _serve(orders: socket.socket, modules: Sequence[str]) -> None:
     from importlib import import_module
 
-    for name in _MODULES:
+    for name in modules:
         import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -156,4 +160,4 @@ def _run(order: dict[str, Any], out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
