@@ -196,11 +196,20 @@ def nine_nodes(scratch: Path, rounds: int) -> None:
         target = scratch / "sum.safetensors"
         stream_safetensors(target, layout, store.combination(c, nodes).stream, buffers, overwrite=True)
 
+    def lazy_on_two(i: int) -> Any:
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            return lazy(i)
+        finally:
+            torch.set_num_threads(before)
+
     layout = Layout(layout.parameters)
     buffers: dict[str, Any] = {}
     contenders: dict[str, Callable[[int], Any]] = {
         "torch.load + sum": plain,
         "safetensors, lazily": lazy,
+        "safetensors, two threads": lazy_on_two,
         "mgraph": lambda _: store.combination(c, nodes).run(),
         "mgraph, one thread": lambda _: store.combination(c, nodes).run(threads=1),
     }

@@ -28,8 +28,9 @@ from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add
 THREADS = 2
 """How many threads compute a node: while one waits for the disk or verifies a checksum, the other adds."""
 
-STREAM_BLOCK = 1 << 16
-"""Elements that are read and summed at a time: output and one row stay in the cache."""
+STREAM_BLOCK = 1 << 17
+"""Elements that are read and summed at a time: output and one row stay in the cache, and the threads, which hand Python
+to each other after every step, do so seldom."""
 
 
 @dataclass(frozen=True)
