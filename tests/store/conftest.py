@@ -144,6 +144,17 @@ def s3() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server that speaks Azure's protocol, with a container."""
+    from azureserver import PROGRAM, serving
+
+    if PROGRAM is None:
+        pytest.skip("Azurite is not installed (npm install -g azurite)")
+    with serving(tmp_path_factory.mktemp("azurite")):
+        yield
+
+
 @pytest.fixture(scope="session")
 def graph_helper() -> Callable[[Path], Helper]:
     """Make a graph with one small space at a path; nobody checks it at the end."""

@@ -1,4 +1,4 @@
-"""Graphs whose tensors lie at a URL: an S3-compatible server that the tests start, and memory."""
+"""Graphs whose tensors lie at a URL: servers that the tests start, which speak S3 and Azure's protocol, and memory."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from mgraph_store.exchange.bundle import pack
 from mgraph_store.objectstorage import ObjectStorage, check_url
 from mgraph_store.tensors.arrays import chunks_at_a_time
 from mgraph_store.tensors.claims import SharedTensorsWarning
+from mgraph_store.tensors.zarrobjects import Below
 from mgraph_store.upkeep.collect import plan_collection, remove_objects
 from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
@@ -52,16 +53,21 @@ LARGE = Layout(
 )
 
 
-@pytest.fixture(params=["s3", "memory"])
+AZURE = pytest.param("az", marks=pytest.mark.stress)
+
+
+@pytest.fixture(params=["s3", "memory", AZURE])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place at a URL."""
-    if request.param == "s3":
-        request.getfixturevalue("s3")
+    if request.param != "memory":
+        request.getfixturevalue(request.param)
     return f"{request.param}://bucket/{tmp_path.name}/tensors"
 
 
 # What asks a place for nothing that others here do not: with S3, which takes seconds, in make stress.
-ON_S3_TOO = pytest.mark.parametrize("place", ["memory", pytest.param("s3", marks=pytest.mark.stress)], indirect=True)
+ON_S3_TOO = pytest.mark.parametrize(
+    "place", ["memory", pytest.param("s3", marks=pytest.mark.stress), AZURE], indirect=True
+)
 
 
 @pytest.fixture
@@ -196,6 +202,14 @@ def test_a_lost_or_changed_file_is_noticed(
     with pytest.raises(CorruptError):
         store.read_parameters("n2")
     assert len(problems(store)) >= 3
+
+
+@pytest.mark.parametrize("scheme", ["memory", "az"])
+def test_what_zarr_says_of_a_place_is_its_url(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "somebody")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    below = Below(ObjectStorage(f"{scheme}://bucket/graph"), "t123", read_only=True)
+    assert f"{below!r} {below}" == f"Below({scheme}://bucket/graph/t123) {scheme}://bucket/graph/t123"
 
 
 def refusal(tmp_path: Path, url: str = "s3://bucket/x") -> str:

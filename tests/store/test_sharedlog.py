@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 pytest.importorskip("obstore", reason="obstore is not installed")
 
 
-@pytest.fixture(params=["directory", "memory", "s3"])
+@pytest.fixture(params=["directory", "memory", "s3", pytest.param("az", marks=pytest.mark.stress)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place for a log."""
     if request.param == "directory":
         (tmp_path / "log").mkdir()
         return str(tmp_path / "log")
-    if request.param == "s3":
-        request.getfixturevalue("s3")
+    if request.param != "memory":
+        request.getfixturevalue(request.param)
     return f"{request.param}://bucket/{tmp_path.name}"
 
 
@@ -195,6 +195,6 @@ def test_nothing_is_lost_when_writers_are_killed(place: str, tmp_path: Path) -> 
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("place", ["directory", "s3"], indirect=True)
+@pytest.mark.parametrize("place", ["directory", "s3", "az"], indirect=True)
 def test_nothing_is_lost_when_many_are_killed(place: str, tmp_path: Path) -> None:
     contend(place, tmp_path, until=4000 if "://" not in place else 600, kills=40)

@@ -57,5 +57,10 @@ class Below(ObjectStore[Any]):
     async def delete(self, key: str) -> None:
         await super().delete(self._at(key))
 
+    @override
+    def __str__(self) -> str:
+        # What Zarr says in its errors. An obstore of Azure whose account is in the environment panics when asked.
+        return f"{self._storage.url}/{self._name}"
+
     def _at(self, key: str) -> str:
         return self._storage.path(f"{self._name}/{key}")
