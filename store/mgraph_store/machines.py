@@ -14,7 +14,7 @@ from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
 from mgraph_store.index.journal import unpacked
-from mgraph_store.index.shared import Birth, have_blocks, newest_snapshot
+from mgraph_store.index.shared import Birth, have_grids, newest_snapshot
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.objectstorage import check_url
 from mgraph_store.rows import schema
@@ -97,7 +97,7 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
 
 
 def _is_upgraded(log: SharedLog) -> bool:
-    return have_blocks(unpacked(record.payload) or {} for record in log.since())
+    return have_grids(unpacked(record.payload) or {} for record in log.since())
 
 
 def _free(path: str | Path) -> Path:

@@ -165,14 +165,14 @@ def test_a_graph_of_an_older_format_is_read_and_upgraded_when_asked(commands: An
     listed = run("ls")
     for write in (("rm", "c"), ("mv", "a", "first"), ("tag", "a", "good")):
         refused = run(*write, code=2)
-        assert "has format 1, this mgraph writes format 3" in refused.stderr
+        assert "has format 1, this mgraph writes format 4" in refused.stderr
         assert "give mgraph upgrade" in refused.stderr
         assert refused.stderr.count("\n") == 1
     assert run("rm", "c", "--dry-run").stdout
     assert run("sql", "SELECT count(*) FROM edges").stdout
     assert run("ls").stdout == listed.stdout
-    assert run("upgrade", "--json").row == {"path": str(tmp_path / "v1.mgraph"), "before": 1, "format": 3}
-    assert run("upgrade", "--json").row["before"] == 3
+    assert run("upgrade", "--json").row == {"path": str(tmp_path / "v1.mgraph"), "before": 1, "format": 4}
+    assert run("upgrade", "--json").row["before"] == 4
     assert run("ls").stdout == listed.stdout
     run("mv", "a", "first")
     assert run("check", "--deep").stdout == "No problems.\n"

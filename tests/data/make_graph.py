@@ -1,6 +1,6 @@
 """Make the graph of the present format that every later version must open: ``python tests/data/make_graph.py``.
 
-It writes ``v3.mgraph.zip`` for format 3, and ``v3.json`` with the digests of all its nodes and buffers. Run it again
+It writes ``v4.mgraph.zip`` for format 4, and ``v4.json`` with the digests of all its nodes and buffers. Run it again
 only as long as that format is not released; the graphs of older formats were made by the versions that had them, and
 ``v1.bundle`` was packed by the version of format 1 (everything of its graph, and a simplex of three modes).
 """
@@ -44,7 +44,9 @@ from mgraph_store import (
     combine,
     new_id,
 )
-from mgraph_store.rows.blocks import gathered
+from mgraph_store.rows.blocks import Gathering, gathered
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import GridTerm, PointGrid
 
 HERE = Path(__file__).parent
 LAYOUT = Layout(
@@ -119,6 +121,17 @@ def make(path: Path) -> GraphStore:
         ends = (connection.id, sweep.id, a.id, b.id)
         tx.add(Edge(*ends, "test", "loss", *numbers), Edge(*ends, "test", "error", *numbers, "oracle", "It is odd."))
         tx.add(Summary(connection.id, sweep.id, run.id, "test", "loss", "max", 2.0))
+    surface = Connection(new_id("k"), "surface", plain.id, '{"family": "bezier-surface"}', "{}", run.id, "q")
+    grid = PointGrid("q" + random_characters(12), [0.0, 0.5, 1.0], [0.25, 0.75])
+    points = Gathering()
+    with store.transaction() as tx:  # points of a grid
+        tx.add(surface, *[Member(surface.id, n.id, "end", i, i) for i, n in enumerate((a, b))], grid)
+        tx.add(GridTerm(grid.id, 0, a.id, grid.u, grid.v), GridTerm(grid.id, 1, b.id, [0.1, 0.2, 0.3], [1.0, 0.7]))
+        for place in range(6):
+            sample = Node(new_id("s"), "sample", plain.id, run.id, kernel=1)
+            tx.add(sample)
+            points.add(sample.id, sample_of=surface.id, position=place, grid_id=grid.id, place=place)
+        tx.add(*points.records())
     with store.transaction() as tx:  # a merged node, and a commit that changes and removes
         (ref,) = tx.write_parameters([combine([0.5, 0.5], values)])
         merged = node("merged", plain, ref, "m", selected_on="valid", info='{"recipe": "mean"}')

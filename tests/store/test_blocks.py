@@ -171,7 +171,7 @@ def test_a_sweep_in_blocks_is_read_as_its_rows_in_their_order(surface: tuple[Any
     graph, records = surface
     with graph.store.reading() as reader:
         counts = dict(reader.query(" UNION ALL ".join(f"SELECT '{t}', count(*) FROM {t}" for t in stored_tables()))[1])
-    assert [counts[t] for t in (*BLOCKS, "member_rows")] == [3, 6, 6, 2]
+    assert [counts[t] for t in (*BLOCKS, "member_rows")] == [3, 6, 6, 0, 0, 2]
     assert counts["term_rows"] == counts["evaluation_rows"] == 0
     for kind, skipped in ((NodeTerm, 0), (Member, 2), (Evaluation, 0)):
         expected = [r for r in records if isinstance(r, kind)]

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from mgraph_store import Node
+from tests.store.test_grids import surface
+
 PAGE = Path(__file__).parents[2] / "docs" / "store-format.md"
 
 
@@ -39,6 +42,15 @@ def test_nodes_of_every_kind_can_be_read_without_us(graph: Any) -> None:
         ours, theirs = graph.store.tensors(name), _read(graph, name)
         assert set(theirs) == {"first.weight", "second.bias"}
         assert all(np.array_equal(ours[k], v) for k, v in theirs.items())
+
+
+def test_points_of_a_grid_can_be_read_without_us(graph: Any) -> None:
+    rows, _, _ = surface(graph, side=8)
+    sample = [r for r in rows if isinstance(r, Node)][27]
+    with graph.store.transaction() as tx:
+        tx.update(dataclasses.replace(sample, name="sample"))
+    ours, theirs = graph.store.tensors("sample"), _read(graph, "sample")
+    assert all(np.array_equal(ours[k], v) for k, v in theirs.items())
 
 
 def test_tensors_can_be_read_without_the_index(graph: Any, layout: Any) -> None:

@@ -1,11 +1,11 @@
-"""A shared graph of format 2, with a machine that is behind its log, becomes one of format 3.
+"""A shared graph of an older format, with a machine that is behind its log, becomes one of the present format.
 
-``v2.shared.zip`` was made by the version that had format 2: what ``make_graph.py`` adds, by a machine that is gone.
+``v2.shared.zip`` was made by the version that had format 2, ``v3.shared.zip`` by that of format 3: what
+``make_graph.py`` added, by a machine that is gone.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, Sweep, assert_consistent, new_id
+from mgraph_store import FORMAT_VERSION, Evaluation, GraphStore, Node, NodeTerm, Run, Sweep, assert_consistent, new_id
 from mgraph_store.errors import FormatError, OldFormatError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.index import changes, index, migrations
@@ -23,25 +23,32 @@ from mgraph_store.index.shared import SharedJournal
 from mgraph_store.machines import join
 from mgraph_store.objectstorage import ObjectStorage
 from mgraph_store.rows.blocks import gathered
-from mgraph_store.rows.schema import TABLES
+from mgraph_store.rows.records import GridTerm, PointGrid
+from mgraph_store.rows.schema import STORED, TABLES
 from mgraph_store.sharedlog import SharedLog
 from mgraph_store.tensors.claims import Place
 
 DATA = Path(__file__).parents[1] / "data"
 
 
+@pytest.fixture(params=[2, 3])
+def old(request: pytest.FixtureRequest) -> int:
+    """The format that it has."""
+    return int(request.param)
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(old: int, tmp_path: Path) -> Path:
     """Where the graph is shared."""
-    shutil.unpack_archive(DATA / "v2.shared.zip", tmp_path)
+    shutil.unpack_archive(DATA / f"v{old}.shared.zip", tmp_path)
     file = tmp_path / "late.mgraph" / "shared.json"
     file.write_text(file.read_text().replace("/mnt/", f"{tmp_path}/"))
-    return tmp_path / "v2.shared"
+    return tmp_path / f"v{old}.shared"
 
 
 @pytest.fixture
 def first(place: Path) -> GraphStore:
-    """A machine's directory, of format 2 and behind the log."""
+    """A machine's directory, of the old format and behind the log."""
     return GraphStore(place.parent / "late.mgraph", lock_timeout=10)
 
 
@@ -57,8 +64,8 @@ def records(place: Path) -> list[dict[str, Any]]:
 
 
 def announced(place: Path) -> int:
-    """How many records say that there may be blocks, and add none."""
-    return sum(record.get("add", {}).get("point_blocks", {}).get("rows") == [] for record in records(place))
+    """How many records say that there may be grids, and add none."""
+    return sum(record.get("add", {}).get("point_grids", {}).get("rows") == [] for record in records(place))
 
 
 def add(store: GraphStore, command: str) -> None:
@@ -95,41 +102,42 @@ def journal_format(store: GraphStore) -> int:
     return int(next(store.index.journal.entries(count)).document["meta"]["format_version"])
 
 
-def test_a_graph_of_format_2_is_read_with_all_that_others_have_committed(first: GraphStore) -> None:
-    expected = json.loads((DATA / "v2.json").read_text())
+def test_a_graph_of_an_old_format_is_read_with_all_that_others_have_committed(first: GraphStore, old: int) -> None:
     first = GraphStore.open(first.path)
     with first.reading() as reader:
         assert {n.name for n in reader.all(Node) if n.name} == {"a", "b", "c", "m"}  # m came after it had looked
-        assert len(reader.all(Evaluation)) == expected["rows"]["evaluations"]
+        assert len(reader.all(Evaluation)) == {2: 3, 3: 4}[old]  # one of which is about no sample
     assert first.read_parameters("m").dtype == np.float32
     assert_consistent(first)
     with pytest.raises(OldFormatError, match=r"give mgraph upgrade here .* can open it on no machine any more"):
         add(first, "early")
 
 
-def test_every_machine_upgrades_its_own_directory(first: GraphStore, second: Path, place: Path) -> None:
-    assert first.upgrade() == 2
+def test_every_machine_upgrades_its_own_directory(first: GraphStore, second: Path, place: Path, old: int) -> None:
+    assert first.upgrade() == old
     add(first, "one")
     sweep(first)
     other = GraphStore.open(second)
     assert held(other) == held(first)  # while its directory still has format 2
     with pytest.raises(OldFormatError):
         add(other, "early")
-    assert other.upgrade() == 2
+    assert other.upgrade() == old
     add(other, "two")
     sweep(other)
-    assert first.upgrade() == 3
+    assert first.upgrade() == FORMAT_VERSION
     assert announced(place) == 1
     third = join(place.parent / "third.mgraph", str(place))
     assert held(first) == held(other) == held(third)
     for store in (first, other, third):
         assert_consistent(store, deep=True)
-        assert journal_format(store) == 3
+        assert journal_format(store) == FORMAT_VERSION
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("scheme", ["memory", "s3"])
-def test_at_a_url_it_is_the_same(first: GraphStore, place: Path, scheme: str, request: pytest.FixtureRequest) -> None:
+def test_at_a_url_it_is_the_same(
+    first: GraphStore, place: Path, old: int, scheme: str, request: pytest.FixtureRequest
+) -> None:
     if scheme == "s3":
         request.getfixturevalue("s3")
     url = f"{scheme}://bucket/{place.parent.name}"
@@ -146,23 +154,23 @@ def test_at_a_url_it_is_the_same(first: GraphStore, place: Path, scheme: str, re
 
     before = held(GraphStore.open(first.path))
     upgraded = GraphStore.open(first.path)
-    assert upgraded.upgrade() == 2
+    assert upgraded.upgrade() == old
     add(upgraded, "one")
     sweep(upgraded)
     other = GraphStore.open(second)
     with pytest.raises(OldFormatError):
         add(other, "early")
-    assert other.upgrade() == 2
+    assert other.upgrade() == old
     third = join(place.parent / "third.mgraph", url)
     assert held(upgraded) == held(other) == held(third) != before
     for store in (upgraded, other, third):
         assert_consistent(store, deep=True)
-        assert journal_format(store) == 3
+        assert journal_format(store) == FORMAT_VERSION
 
 
-def test_who_joins_does_not_upgrade_it_for_the_others(first: GraphStore, place: Path) -> None:
+def test_who_joins_does_not_upgrade_it_for_the_others(first: GraphStore, place: Path, old: int) -> None:
     new = place.parent / "new.mgraph"
-    with pytest.raises(FormatError, match=r"has format 2.* give mgraph upgrade on a machine that has it"):
+    with pytest.raises(FormatError, match=rf"has format {old}.* give mgraph upgrade on a machine that has it"):
         join(new, str(place))
     assert not new.exists()
     first.upgrade()
@@ -170,7 +178,7 @@ def test_who_joins_does_not_upgrade_it_for_the_others(first: GraphStore, place: 
     assert held(join(new, str(place))) == held(first)
 
 
-def test_who_joins_reads_none_of_the_records_of_format_2(
+def test_who_joins_reads_none_of_the_older_records(
     first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first.upgrade()
@@ -187,15 +195,16 @@ def test_who_joins_reads_none_of_the_records_of_format_2(
     assert held(made) == held(first)
 
 
-def test_a_machine_of_format_2_takes_over_nothing_from_then_on(
-    first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_of_an_old_format_takes_over_nothing_from_then_on(
+    first: GraphStore, place: Path, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(records(place))
     first.upgrade()
-    monkeypatch.setattr(changes, "STORED", TABLES)  # without blocks, as format 2
+    known = {table: kind for table, kind in STORED.items() if kind not in (PointGrid, GridTerm)}
+    monkeypatch.setattr(changes, "STORED", TABLES if old == 2 else known)
     for document in records(place)[1:before]:
         Changes.from_document(document)
-    with pytest.raises(FormatError, match="columns of point_blocks"):
+    with pytest.raises(FormatError, match="columns of point_grids"):
         Changes.from_document(records(place)[before])
 
 
@@ -211,7 +220,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "step", [pytest.param(s, marks=[pytest.mark.stress] * (s == "while the rows are written")) for s in STEPS]
 )
 def test_who_is_stopped_upgrades_it_again(
-    first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    first: GraphStore, place: Path, old: int, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -223,14 +232,16 @@ def test_who_is_stopped_upgrades_it_again(
     again = GraphStore.open(first.path)
     with again.reading() as reader:
         assert len(reader.all(Node)) == 9
-    assert again.upgrade() in (2, 3)
+    assert again.upgrade() in (old, FORMAT_VERSION)
     add(again, "one")
     assert announced(place) == 1
     assert_consistent(again, deep=True)
-    assert journal_format(again) == 3
+    assert journal_format(again) == FORMAT_VERSION
 
 
-def test_two_upgrade_it_at_once(first: GraphStore, second: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_upgrade_it_at_once(
+    first: GraphStore, second: Path, place: Path, old: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append = SharedJournal.append
 
     def late(journal: SharedJournal, *what: Any) -> Any:
@@ -239,13 +250,13 @@ def test_two_upgrade_it_at_once(first: GraphStore, second: Path, place: Path, mo
         return append(journal, *what)
 
     monkeypatch.setattr(SharedJournal, "append", late)
-    assert first.upgrade() == 2
+    assert first.upgrade() == old
     assert announced(place) == 1
     assert held(first) == held(GraphStore.open(second))
 
 
-def test_what_a_machine_of_format_2_commits_meanwhile_comes_before(
-    first: GraphStore, place: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_a_machine_of_an_old_format_commits_meanwhile_comes_before(
+    first: GraphStore, place: Path, old: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, log = SharedJournal.append, SharedLog.at(place / "log")
 
@@ -256,8 +267,8 @@ def test_what_a_machine_of_format_2_commits_meanwhile_comes_before(
         return append(journal, *what)
 
     monkeypatch.setattr(SharedJournal, "append", late)
-    assert first.upgrade() == 2
-    assert [sorted(record["add"]) for record in records(place)[-2:]] == [["runs"], ["point_blocks"]]
+    assert first.upgrade() == old
+    assert [sorted(record["add"]) for record in records(place)[-2:]] == [["runs"], ["point_grids"]]
     with first.reading() as reader:
         assert reader.get(Run, command="late")
     assert_consistent(first, deep=True)
@@ -272,7 +283,9 @@ def test_without_the_place_nothing_changes(first: GraphStore, place: Path) -> No
     assert (announced(place), held(GraphStore.open(first.path))) == (0, before)
 
 
-@pytest.mark.parametrize(("version", "message"), [(1, "in which none was ever made"), (4, "install a newer mgraph")])
+@pytest.mark.parametrize(
+    ("version", "message"), [(1, "in which none was ever made"), (FORMAT_VERSION + 1, "install a newer mgraph")]
+)
 def test_a_log_of_a_format_that_cannot_be_followed(
     place: Path, version: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def test_open_says_what_is_wrong(tmp_path: Path) -> None:
         GraphStore.open(lost)
 
 
-@pytest.mark.parametrize(("version", "what"), [(4, "newer mgraph"), (0, "reads only format 3")])
+@pytest.mark.parametrize(("version", "what"), [(5, "newer mgraph"), (0, "reads only format 4")])
 def test_other_formats_are_refused(store: GraphStore, version: int, what: str) -> None:
     with duckdb.connect(str(store.path / "index.duckdb")) as con:
         con.execute("UPDATE meta SET format_version = ?", [version])

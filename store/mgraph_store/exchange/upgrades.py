@@ -18,6 +18,9 @@ from mgraph_store.rows import schema
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.schema import TABLES, columns, to_row
 
+_WITHOUT_BLOCKS = 2
+"""The last format whose graphs have no blocks. Bundles have none in later formats either, so they begin here."""
+
 
 def upgrade(rows: Rows, version: int) -> Rows:
     """Upgrade the rows of a bundle from a format to the current one; columns added later are ignored.
@@ -29,7 +32,7 @@ def upgrade(rows: Rows, version: int) -> Rows:
     """
     if version == schema.FORMAT_VERSION:
         return rows
-    lacking = migrations.new_since(version)
+    lacking, version = migrations.new_since(version), min(version, _WITHOUT_BLOCKS)
     with duckdb.connect(":memory:", config=dict(CONFIG)) as con:
         con.execute("SET enable_external_access = false")
         con.execute(schema.create_meta())

@@ -17,14 +17,16 @@ from typing import Any
 
 import duckdb
 
-from mgraph_store.rows.blocks import in_blocks
+from mgraph_store.rows.blockviews import ON_GRID, in_blocks
+from mgraph_store.rows.lists import filled
 from mgraph_store.rows.schema import BLOCKS, ROWS, Column, columns
 from mgraph_store.rows.statements import run
 
 Row = tuple[Any, ...]
 
 _FEW = 12  # rows that are given value by value in one statement
-_MANY = {"point_blocks": 500, "term_blocks": 5000, "evaluation_blocks": 5000}
+_MANY = {"point_blocks": 500}
+_MANY_OTHERS = 5000
 """Points of rows together for which NumPy columns are made."""
 _ROWS = "mgraph_lists"
 _BLOCKS = {"node_terms": "term_blocks", "members": "point_blocks", "evaluations": "evaluation_blocks"}
@@ -35,7 +37,7 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> N
     kinds = columns(BLOCKS[table])
     for shape, some in groupby(rows, lambda row: _shape(kinds, row)):
         alike = list(some)
-        if shape is not None and sum(_points(kinds, alike)) >= _MANY[table]:
+        if shape is not None and sum(_points(kinds, alike)) >= _MANY.get(table, _MANY_OTHERS):
             _insert_arrays(con, table, alike)
             continue
         for start in range(0, len(alike), _FEW):
@@ -172,7 +174,10 @@ def _dissolve(con: duckdb.DuckDBPyConnection, table: str, column: str, gone: str
     Returns how many blocks were concerned as a whole.
     """
     if column in {c.name for c in columns(BLOCKS[_BLOCKS[table]])}:  # the same for all points
-        return _clear(con, table, f'"{column}" IN (SELECT value FROM {gone})', [])
+        same = f'"{column}" IN (SELECT value FROM {gone})'
+        on_grids = f"DELETE FROM grid_terms WHERE {same}"
+        more = int(con.execute(on_grids).fetchall()[0][0]) if table == "node_terms" else 0
+        return _clear(con, table, same, []) + more
     if column != "node_id":  # which nobody does to many
         _to_rows(con, table, [block for (block,) in con.execute("SELECT id FROM point_blocks").fetchall()])
         return 0
@@ -183,7 +188,10 @@ def _dissolve(con: duckdb.DuckDBPyConnection, table: str, column: str, gone: str
     found = con.execute(hit).fetchall()
     _to_rows(con, table, [block for block, whole in found if not whole])
     whole = [block for block, whole in found if whole]
-    return _clear(con, table, f"{_own(table)} IN (SELECT unnest(?::VARCHAR[]))", [whole]) if whole else 0
+    if not whole:
+        return 0
+    with filled(con, mgraph_whole=whole):
+        return _clear_all(con, table, "SELECT value FROM mgraph_whole")
 
 
 def _own(table: str) -> str:
@@ -191,6 +199,7 @@ def _own(table: str) -> str:
 
 
 def _clear(con: duckdb.DuckDBPyConnection, table: str, condition: str, values: list[Any]) -> int:
+    """Take what blocks say for a view out of those that meet a condition; return how many did."""
     if table == "members":
         sql = "UPDATE point_blocks SET connection_id = NULL, positions = NULL, parameters = NULL"
     else:
@@ -198,18 +207,42 @@ def _clear(con: duckdb.DuckDBPyConnection, table: str, condition: str, values: l
     return int(con.execute(f"{sql} WHERE {condition}", values).fetchall()[0][0])
 
 
+def _clear_all(con: duckdb.DuckDBPyConnection, table: str, blocks: str) -> int:
+    """Take all that is said for a view out of the blocks whose ids this SQL selects; return how many were concerned."""
+    if table != "node_terms":
+        return _clear(con, table, f"{_own(table)} IN ({blocks})", [])
+    return _clear(con, table, f"block_id IN ({blocks})", []) + _leave_grid(con, blocks)
+
+
+def _leave_grid(con: duckdb.DuckDBPyConnection, blocks: str) -> int:
+    """Take blocks off the grids that say their terms; from then on they say themselves where their points are."""
+    parameters = ON_GRID.format(places="places")
+    left = con.execute(
+        f"""UPDATE point_blocks SET parameters = if(connection_id IS NULL, NULL, {parameters}), grid_id = NULL,
+    places = NULL
+FROM point_grids g WHERE g.id = point_blocks.grid_id AND point_blocks.id IN ({blocks})
+    AND point_blocks.grid_id IN (SELECT grid_id FROM grid_terms)"""
+    )
+    return int(left.fetchall()[0][0])
+
+
 def _to_rows(con: duckdb.DuckDBPyConnection, table: str, blocks: list[str]) -> None:
     if blocks:
         con.execute("CREATE OR REPLACE TEMP TABLE mgraph_dissolved AS SELECT unnest(?::VARCHAR[]) AS id", [blocks])
-        some = "(SELECT id FROM temp.mgraph_dissolved)"
-        con.execute(f"INSERT INTO {ROWS[table]} {in_blocks(table, f'id IN {some}')}")
-        _clear(con, table, f"{_own(table)} IN {some}", [])
+        some = "SELECT id FROM temp.mgraph_dissolved"
+        con.execute(f"INSERT INTO {ROWS[table]} {in_blocks(table, f'id IN ({some})')}")
+        _clear_all(con, table, some)
         con.execute("DROP TABLE temp.mgraph_dissolved")
 
 
 def tidy(con: duckdb.DuckDBPyConnection) -> None:
-    """Remove the blocks of points about which nothing is said any more."""
+    """Remove the blocks of points about which nothing is said any more, and the grids on which no point is."""
     con.execute(
         "DELETE FROM point_blocks WHERE connection_id IS NULL AND id NOT IN "
-        "(SELECT block_id FROM term_blocks UNION ALL SELECT block_id FROM evaluation_blocks)"
+        "(SELECT block_id FROM term_blocks UNION ALL SELECT block_id FROM evaluation_blocks) "
+        "AND (grid_id IS NULL OR grid_id NOT IN (SELECT grid_id FROM grid_terms))"
     )
+    for table, own in (("grid_terms", "grid_id"), ("point_grids", "id")):
+        con.execute(
+            f"DELETE FROM {table} WHERE {own} NOT IN (SELECT grid_id FROM point_blocks WHERE grid_id IS NOT NULL)"
+        )

@@ -19,6 +19,7 @@ import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
 from mgraph_store.index import blockrows
+from mgraph_store.index.migrations import FOLLOWED, new_since
 from mgraph_store.rows.lists import fill
 from mgraph_store.rows.records import Record
 from mgraph_store.rows.schema import (
@@ -45,6 +46,7 @@ _FEW = 4  # rows that are given value by value, which takes half the time of lis
 _MANY = 100  # rows for which columns are made
 _ROWS = "mgraph_rows"
 _GONE = "mgraph_gone"
+_LATER = new_since(FOLLOWED)  # columns that older records, which are read as they are, do not have
 _DTYPES = {"VARCHAR": "object", "BIGINT": "int64", "DOUBLE": "float64", "TIMESTAMP": "datetime64[us]"}
 
 
@@ -114,7 +116,7 @@ class Changes:
         """Read what :meth:`document` wrote; FormatError if it is something else, or of another version."""
         try:
             added, replaced = (
-                {table: _rows(table, part) for table, part in document.get(key, {}).items()}
+                {table: rows_of(table, part) for table, part in document.get(key, {}).items()}
                 for key in ("add", "update")
             )
             return cls(added, replaced, [_removal(*part) for part in document.get("remove", ())])
@@ -236,18 +238,23 @@ def _removal(table: str, column: str, values: list[Any]) -> tuple[str, str, list
     return table, column, values
 
 
-def _rows(table: str, part: Mapping[str, Any]) -> list[Row]:
+def rows_of(table: str, part: Mapping[str, Any]) -> list[Row]:
+    """Read the rows of one table in a document; FormatError if they are not those of this or an earlier format."""
     kinds = columns(STORED[table]) if table in STORED else ()
-    if part["columns"] != [c.name for c in kinds] or not kinds:
+    names, many = [c.name for c in kinds], len(part["columns"])
+    missing = max(0, len(kinds) - many)  # in records of a format that had fewer
+    known = bool(kinds) and part["columns"] == names[:many]
+    if not known or not _LATER.issuperset(f"{table}.{name}" for name in names[many:]):
         raise FormatError(f"The journal has columns of {table} that are not those of this version.")
+    given, lacking = part["rows"], [None] * missing
     if table in BLOCKS:
         unpacked = blockrows.unpacked
-        return [tuple([unpacked(c.type, v) for c, v in zip(kinds, row, strict=True)]) for row in part["rows"]]
+        return [tuple([unpacked(c.type, v) for c, v in zip(kinds, [*row, *lacking], strict=True)]) for row in given]
     times = [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]
     rows = []
-    for row in part["rows"]:
+    for row in given:
         for i in times:
             if row[i] is not None:
                 row[i] = datetime.fromisoformat(row[i])
-        rows.append(tuple(row))
+        rows.append((*row, *lacking))
     return rows

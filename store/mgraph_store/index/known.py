@@ -14,12 +14,14 @@ from typing import Any
 
 import duckdb
 
-from mgraph_store.errors import CorruptError
+from mgraph_store.errors import CorruptError, FormatError
+from mgraph_store.index.changes import rows_of
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Count, Journal
 from mgraph_store.rows.constraints import NAMED
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record, TermBlock
+from mgraph_store.rows.records import GridTerm, Node, NodeBuffers, NodeTerm, PointBlock, PointGrid, Record, TermBlock
 from mgraph_store.rows.schema import REFERENCES, STORED, TABLE_OF, columns, stored_in
+from mgraph_store.rows.statements import run
 
 _MOST = 20_000  # rows with an id, or a digest
 _FEW = 2_000  # rows of one commit; more are verified in the index, which has to take them up anyway
@@ -46,6 +48,8 @@ class _Rows:
     names: list[dict[str, str]] = field(default_factory=lambda: [{} for _ in NAMED])
     named: dict[str, str] = field(default_factory=dict)
     digests: set[str] = field(default_factory=set)
+    grids: dict[str | None, int] = field(default_factory=dict)
+    """How many points a grid has; of new ones, this is verified anyway."""
     stored: set[str] = field(default_factory=set)
     """Nodes with all their parameters, of which sums may be made without further ado."""
 
@@ -83,6 +87,9 @@ class _Rows:
                 if listed:
                     places = [part["columns"].index(name) for name in listed]
                     self.take(table, listed, ([row[i] for i in places] for row in part["rows"]))
+                if table == TABLE_OF[PointGrid]:
+                    for identifier, u, v in rows_of(table, part):
+                        self.grids[identifier] = len(u) * len(v)
         return sum(map(len, self.ids.values())) <= _MOST
 
     def fit(self, added: Mapping[type[Any], Sequence[Record]]) -> bool:
@@ -118,15 +125,22 @@ class _Rows:
                     for one in (value,) if isinstance(value, str) else value or ():
                         if one not in there and one not in added_now:
                             return False
-                if isinstance(record, NodeTerm | TermBlock) and not any(
+                if isinstance(record, NodeTerm | TermBlock | GridTerm) and not any(
                     record.source_id in some for some in (self.stored, stored)
                 ):
+                    return False
+                if isinstance(record, PointBlock) and not self._are_inside(record, new[PointGrid]):
                     return False
                 if isinstance(record, NodeBuffers):
                     if record.node_id not in new[Node] or (record.node_id, record.policy) in buffers:
                         return False
                     buffers.add((record.node_id, record.policy))
         return True
+
+    def _are_inside(self, block: PointBlock, new: set[str]) -> bool:
+        """Return whether the points of a block are on no grid or a new one, or on one that has their places."""
+        places = () if block.grid_id in new else block.places or ()
+        return max(places, default=-1) < self.grids.get(block.grid_id, 0)
 
 
 class Known:
@@ -162,6 +176,7 @@ class Known:
             rows = _Rows(count)
             for table, *values in found:
                 rows.take(table, _NEEDED, [values])
+            rows.grids |= dict(run(con, "SELECT id, len(u) * len(v) FROM point_grids").fetchall())
             self._rows = rows
 
     def miss(self, con: duckdb.DuckDBPyConnection, journal: Journal) -> None:
@@ -179,7 +194,7 @@ class Known:
         goes_on = count.generation == rows.at.generation and count.number > rows.at.number
         little = count.length - rows.at.length <= _LITTLE
         # Whatever is wrong with a record, the index says it when it takes it up.
-        with contextlib.suppress(CorruptError, LookupError, TypeError, ValueError, AttributeError):
+        with contextlib.suppress(CorruptError, FormatError, LookupError, TypeError, ValueError, AttributeError):
             if goes_on and little and all(rows.follow(entry.document) for entry in journal.since(rows.at, count)):
                 rows.at, self._rows = count, rows
         return self._rows is not None

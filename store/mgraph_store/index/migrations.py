@@ -13,6 +13,8 @@ is read as it is (:mod:`mgraph_store.index.older`), and cannot be written. Every
    The file has the storage version of DuckDB 1.4, small blocks, and views for people (schema ``easy``)
 3. what a sweep stores is gathered into blocks (``point_blocks``, ``evaluation_blocks``), and ``node_terms``,
    ``members`` and ``evaluations`` are views
+4. points of a block may be on a grid, which has their parameters and the factors of their coefficients once for all
+   (``point_grids``, ``grid_terms``)
 
 The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
@@ -27,6 +29,7 @@ import duckdb
 from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.rows import schema
 from mgraph_store.rows.metrics import metrics_of_format_1
+from mgraph_store.rows.records import GridTerm, PointGrid
 from mgraph_store.rows.relations import easy_statements
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
@@ -73,19 +76,41 @@ def _to_2(con: duckdb.DuckDBPyConnection) -> None:
     _metrics_with_a_direction(con)
 
 
+_BLOCKS_OF_3 = (
+    """CREATE TABLE point_blocks (id VARCHAR NOT NULL, node_ids VARCHAR[] NOT NULL, connection_id VARCHAR,
+    positions BIGINT[], parameters DOUBLE[][])""",
+    """CREATE TABLE term_blocks (block_id VARCHAR NOT NULL, "position" BIGINT NOT NULL, source_id VARCHAR NOT NULL,
+    coefficients DOUBLE[] NOT NULL)""",
+    """CREATE TABLE evaluation_blocks (block_id VARCHAR NOT NULL, sweep_id VARCHAR NOT NULL, run_id VARCHAR,
+    split VARCHAR NOT NULL, subset VARCHAR NOT NULL, batchnorm VARCHAR NOT NULL, "precision" VARCHAR NOT NULL,
+    metric VARCHAR NOT NULL, "values" DOUBLE[] NOT NULL, standard_errors DOUBLE[], count BIGINT NOT NULL)""",
+)
+
+
 def _to_3(con: duckdb.DuckDBPyConnection) -> None:
     """Migrate from 2 to 3: rows that may be in blocks are in tables of their own; those that there are stay rows."""
     for table, rows in schema.ROWS.items():
         con.execute(f"ALTER TABLE {table} RENAME TO {rows}")
-    for statement in (*schema.create_blocks(), *schema.create_views()):
+    for statement in _BLOCKS_OF_3:
         con.execute(statement)
 
 
-STEPS: dict[int, Step] = {1: _to_2, 2: _to_3}
-"""Version → the step from it to the next."""
+def _to_4(con: duckdb.DuckDBPyConnection) -> None:
+    """Migrate from 3 to 4: the blocks that there are keep their lists."""
+    con.execute("ALTER TABLE point_blocks ADD COLUMN grid_id VARCHAR")
+    con.execute("ALTER TABLE point_blocks ADD COLUMN places BIGINT[]")
+    for kind in (PointGrid, GridTerm):
+        con.execute(schema.create_table(schema.TABLE_OF[kind], kind))
 
 
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
+STEPS: dict[int, Step] = {1: _to_2, 2: _to_3, 3: _to_4}
+"""Version → the step from it to the next. They leave the views as they were, or out: these are made last."""
+
+
+NEW_COLUMNS = {
+    2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"}),
+    4: frozenset({"point_blocks.grid_id", "point_blocks.places"}),
+}
 """Version → the columns that its step adds."""
 
 
@@ -107,7 +132,7 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
     """Bring an index to the current format, within an open transaction."""
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
-    for statement in schema.comment_statements():
+    for statement in (*schema.create_views(), *schema.comment_statements()):
         con.execute(statement)
     con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
 

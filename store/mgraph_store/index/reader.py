@@ -14,7 +14,7 @@ from mgraph_store.index.changes import snapshot
 from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.index.sql import without_zones
 from mgraph_store.index.unfolding import can_unfold, unfolded
-from mgraph_store.rows.blocks import source
+from mgraph_store.rows.blockviews import source
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
 from mgraph_store.rows.statements import parsed

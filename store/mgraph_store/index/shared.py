@@ -37,15 +37,16 @@ from mgraph_store.index.migrations import FOLLOWED
 from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.records import PointBlock
-from mgraph_store.rows.schema import BLOCKS, TABLE_OF
+from mgraph_store.rows.records import GridTerm, PointGrid
+from mgraph_store.rows.schema import TABLE_OF
 from mgraph_store.sharedlog import START, LogRecord, Position, SharedLog, Writing
 
 _POSITION = "position"
-_BLOCKS_BEGIN = Changes({TABLE_OF[PointBlock]: []}).document()
-"""The record from which on a graph that was made in format 2 has format 3: it adds no blocks, but says that others may.
-A machine of format 2 does not know that table, so it can take over neither this nor anything after it; and it cannot
-commit what it would have to number before."""
+_GRIDS = frozenset({TABLE_OF[PointGrid], TABLE_OF[GridTerm]})
+_GRIDS_BEGIN = Changes({TABLE_OF[PointGrid]: []}).document()
+"""The record from which on a graph that was made in an older format has format 4: it adds no grids, but says that
+others may. A machine of format 2 or 3 does not know that table, so it can take over neither this nor anything after it;
+and it cannot commit what it would have to number before."""
 
 _GROUP = 16  # records that are taken over with one flush
 SNAPSHOT_EVERY = 500
@@ -179,9 +180,9 @@ class SharedJournal(Journal):
     @override
     def announce_format(self) -> None:
         count = self.count()
-        while count is not None and not have_blocks(entry.document for entry in self.entries(count)):
+        while count is not None and not have_grids(entry.document for entry in self.entries(count)):
             with contextlib.suppress(OvertakenError):
-                self.append(count, _BLOCKS_BEGIN)
+                self.append(count, _GRIDS_BEGIN)
             self.pull()
             count = self.count()
 
@@ -225,9 +226,9 @@ class SharedJournal(Journal):
         self._log.put_snapshot(packed(document), self._log.position(number + 1))
 
 
-def have_blocks(documents: Iterable[dict[str, Any]]) -> bool:
-    """Return whether one of these records of a graph that was made in format 2 is of format 3."""
-    return any(not BLOCKS.keys().isdisjoint(document.get("add", ())) for document in documents)
+def have_grids(documents: Iterable[dict[str, Any]]) -> bool:
+    """Return whether one of these records of a graph that was made in an older format is of format 4."""
+    return any(not _GRIDS.isdisjoint(document.get("add", ())) for document in documents)
 
 
 def newest_snapshot(log: SharedLog) -> tuple[int, dict[str, Any]] | None:

@@ -6,20 +6,17 @@ that say what it is takes longer than to pass lists of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from mgraph_store.errors import CorruptError
+from mgraph_store.index.gridrows import Fetch, Row, parameters_on_grids, terms_on_grids
 from mgraph_store.index.index import conditions
 from mgraph_store.rows.records import EvaluationBlock, PointBlock, TermBlock
 from mgraph_store.rows.schema import ROWS, TABLE_OF, columns, is_one_of
-
-Row = tuple[Any, ...]
-Fetch = Callable[[str, Sequence[Any]], list[Row]]
-"""Runs SQL with parameters and returns all rows."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class _Points(NamedTuple):
     size: int
     nodes: Sequence[str]
     places: Sequence[int] | None  # in the block; None: all
+    on_grid: bool = False
 
 
 def can_unfold(record: type[Any], equals: Mapping[str, Any]) -> bool:
@@ -61,7 +59,7 @@ def unfolded(fetch: Fetch, record: type[Any], equals: Mapping[str, Any]) -> list
     Raises
     ------
     CorruptError
-        If a block does not say the same about each of its points.
+        If a block does not say the same about each of its points, or a grid does not say it of all that are there.
     InputError
         If there is no such column, or a value does not fit it.
     """
@@ -83,8 +81,16 @@ def _in_blocks(fetch: Fetch, table: str, names: Sequence[str], equals: Mapping[s
     if points is not None and not points:
         return ()
     blocks = _blocks(fetch, form, names, equals, points)
+    on_grids: list[Row] = []
+    if form.block is TermBlock:
+        same = {name: value for name, value in equals.items() if name != "node_id"}
+        wanted = None if points is None else [block for block, p in points.items() if p.on_grid]
+        terms, on_grids = terms_on_grids(fetch, same, wanted) if wanted != [] else ([], [])
+        blocks += [(rowid, block, None, *told) for rowid, block, *told in terms]
+    elif form.block is PointBlock:
+        blocks = _with_parameters(fetch, blocks)
     if points is None:
-        points = _whole(fetch, blocks)
+        points = _whole(fetch, blocks, on_grids)
     said: dict[str, list[Iterable[Row]]] = {}
     for _, block, _, *values in sorted(blocks, key=itemgetter(0)):
         if block in points:
@@ -110,17 +116,27 @@ def _blocks(
         parts.append(condition)
         values += given
     told = [f'"{form.lists.get(name, name)}"' for name in names if name != "node_id" and name not in form.fixed]
+    if whole:
+        told += ["grid_id", "places"]
     return fetch(
         f"SELECT rowid, {owner}, {nodes}, {', '.join(told)} FROM {TABLE_OF[form.block]}{_where(parts)}", values
     )
 
 
-def _whole(fetch: Fetch, blocks: Sequence[Row]) -> dict[str, _Points]:
-    """Find all points of some blocks."""
-    found = [(rowid, block, nodes) for rowid, block, nodes, *_ in blocks if nodes is not None]
-    if blocks and not found:
-        condition, values = is_one_of("id", "VARCHAR", list({block for _, block, *_ in blocks}))
-        found = fetch(f"SELECT rowid, id, node_ids FROM point_blocks WHERE {condition}", values)
+def _with_parameters(fetch: Fetch, blocks: Sequence[Row]) -> list[Row]:
+    """Put the parameters of points on a grid in place of the last three columns: none, the grid, and the places."""
+    placed = [(block, grid, places) for _, block, *_, grid, places in blocks if grid is not None]
+    found = parameters_on_grids(fetch, placed) if placed else {}
+    return [(*told, found.get(told[1], parameters)) for *told, parameters, _, _ in blocks]
+
+
+def _whole(fetch: Fetch, blocks: Sequence[Row], known: Sequence[Row]) -> dict[str, _Points]:
+    """Find all points of some blocks, of which some are known: rowid, id and nodes."""
+    found = [*known, *((rowid, block, nodes) for rowid, block, nodes, *_ in blocks if nodes is not None)]
+    rest = list({block for _, block, *_ in blocks} - {block for _, block, _ in found})
+    if rest:
+        condition, values = is_one_of("id", "VARCHAR", rest)
+        found += fetch(f"SELECT rowid, id, node_ids FROM point_blocks WHERE {condition}", values)
     return {block: _Points(rowid, len(nodes), nodes, None) for rowid, block, nodes in found}
 
 
@@ -128,12 +144,13 @@ def _with_nodes(fetch: Fetch, nodes: Any) -> dict[str, _Points]:
     """Find points by their nodes, one or several."""
     condition, values = is_one_of("node", "VARCHAR", [nodes] if isinstance(nodes, str) else list(nodes))
     sql = f"""SELECT * FROM (
-    SELECT rowid, id, len(node_ids), unnest(node_ids) AS node, generate_subscripts(node_ids, 1) - 1 AS place
+    SELECT rowid, id, len(node_ids), grid_id IS NOT NULL, unnest(node_ids) AS node,
+        generate_subscripts(node_ids, 1) - 1 AS place
     FROM point_blocks
 ) WHERE {condition}"""
-    found: dict[str, tuple[int, int, list[str], list[int]]] = {}
-    for rowid, block, size, node, place in sorted(fetch(sql, values), key=itemgetter(4)):
-        _, _, those, places = found.setdefault(block, (rowid, size, [], []))
+    found: dict[str, tuple[int, int, list[str], list[int], bool]] = {}
+    for rowid, block, size, on_grid, node, place in sorted(fetch(sql, values), key=itemgetter(5)):
+        _, _, those, places, _ = found.setdefault(block, (rowid, size, [], [], on_grid))
         those.append(node)
         places.append(place)
     return {block: _Points(*points) for block, points in found.items()}

@@ -3,7 +3,11 @@
 A sweep has up to millions of points, with some twenty numbers each. As rows of ``node_terms``, ``members`` and
 ``evaluations`` each number would come with the ids and words that say what it is. So what a sweep stores at a time is
 gathered into blocks of points about which the same is to be said, and ``node_terms``, ``members`` and ``evaluations``
-are views of their own rows and those of the blocks.
+are views of their own rows and those of the blocks (:mod:`mgraph_store.rows.blockviews`).
+
+The points of a sweep of a surface are on a grid, and each of their coefficients may be the product of two numbers, one
+for either parameter. Then the grid has these numbers once for all, and a block says only at which places its points
+are.
 """
 
 from __future__ import annotations
@@ -16,10 +20,12 @@ from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import (
     Evaluation,
     EvaluationBlock,
+    GridTerm,
     Member,
     Node,
     NodeTerm,
     PointBlock,
+    PointGrid,
     Record,
     TermBlock,
 )
@@ -28,72 +34,44 @@ BLOCK_POINTS = 100
 """Points of a block, at most. When DuckDB stores rows that were added, it also writes again up to 2048 that it has, and
 with longer lists these are many numbers."""
 
-_OWN = {
-    "node_terms": 'SELECT node_id, "position", source_id, coefficient{own} FROM {db}term_rows',
-    "members": 'SELECT connection_id, node_id, role, "position", "row", parameter{own} FROM {db}member_rows',
-    "evaluations": """SELECT node_id, sweep_id, run_id, split, subset, batchnorm, "precision", metric, value,
-    standard_error, count{own} FROM {db}evaluation_rows""",
-}
-_LISTED = {
-    "node_terms": """SELECT unnest(p.node_ids) AS node_id, e."position", e.source_id,
-    unnest(e.coefficients) AS coefficient{numbers}
-FROM {db}term_blocks e JOIN {db}point_blocks p ON p.id = e.block_id""",
-    "members": """SELECT p.connection_id, unnest(p.node_ids) AS node_id, 'sample' AS role,
-    unnest(p.positions) AS "position", NULL::BIGINT AS "row", unnest(p.parameters) AS parameter{points}
-FROM {db}point_blocks p WHERE p.connection_id IS NOT NULL""",
-    "evaluations": """SELECT unnest(p.node_ids) AS node_id, e.sweep_id, e.run_id, e.split, e.subset, e.batchnorm,
-    e."precision", e.metric, unnest(e."values") AS value, unnest(e.standard_errors) AS standard_error, e.count{numbers}
-FROM {db}evaluation_blocks e JOIN {db}point_blocks p ON p.id = e.block_id""",
-}
-_PLAIN = dict.fromkeys(("own", "points", "numbers"), "")
-# A list, by which rows are sorted in the order in which they were written: first those that are in no block.
-_PLACED = {
-    "own": ", [-1, rowid, 0] AS rowid",
-    "points": ", [p.rowid, generate_subscripts(p.node_ids, 1), 0] AS rowid",
-    "numbers": ", [p.rowid, generate_subscripts(p.node_ids, 1), e.rowid] AS rowid",
-}
-
-
-def view(table: str, db: str = "main.") -> str:
-    """Return the SELECT of a view; ``db`` goes before the names of tables."""
-    return "\nUNION ALL ".join(part[table].format(db=db, **_PLAIN) for part in (_OWN, _LISTED))
-
-
-def in_blocks(table: str, condition: str) -> str:
-    """Return the SELECT of those rows of a view that are in blocks of points that meet a condition, in order."""
-    listed = _LISTED[table].format(db="", **_PLACED)
-    chosen = listed.replace("point_blocks p", f"(SELECT *, rowid FROM point_blocks WHERE {condition}) p")
-    return f"SELECT * EXCLUDE (rowid) FROM ({chosen}) ORDER BY rowid"
-
-
-def source(table: str) -> str:
-    """Return what to read a table or view from, with a column ``rowid`` that says in which order rows were written."""
-    if table not in _OWN:
-        return table
-    return f"({' UNION ALL '.join(part[table].format(db='', **_PLACED) for part in (_OWN, _LISTED))}) AS {table}"
+GRID_TERMS = 100
+"""Terms of a grid, at most, as each of them stands for one of every point that is there."""
 
 
 def fault(record: Record) -> str | None:
-    """Say what is wrong with the form of a block by itself; None if nothing is, or if it is none."""
+    """Say what is wrong with the form of a block or of a grid by itself; None if nothing is, or if it is neither."""
+    if isinstance(record, PointBlock):
+        return _points_fault(record)
     if isinstance(record, EvaluationBlock):
         errors = record.standard_errors
         if errors is not None and len(errors) != len(record.values):
             return f"it has {len(record.values)} values, but {len(errors)} standard errors"
-    if not isinstance(record, PointBlock):
-        return None
-    size = len(record.node_ids)
+    if isinstance(record, PointGrid) and not (len(record.u) and len(record.v)):
+        return "it has no points"
+    if isinstance(record, GridTerm) and not 0 <= record.position < GRID_TERMS:
+        return f"its position is {record.position}, and a grid has at most {GRID_TERMS} terms"
+    return None
+
+
+def _points_fault(block: PointBlock) -> str | None:
+    size = len(block.node_ids)
     if not 0 < size <= BLOCK_POINTS:
         return f"it has {size} points, not 1 to {BLOCK_POINTS}"
-    if len(set(record.node_ids)) != size:
+    if len(set(block.node_ids)) != size:
         return "it has a point twice"
-    if len({part is None for part in (record.connection_id, record.positions, record.parameters)}) > 1:
+    where = block.parameters if block.grid_id is None else block.positions
+    if len({part is None for part in (block.connection_id, block.positions, where)}) > 1:
         return "what it says about its points is incomplete"
-    if record.positions is None or record.parameters is None:
-        return None
-    for listed in (record.positions, record.parameters):
-        if len(listed) != size:
+    if (block.grid_id is None) != (block.places is None):
+        return "it has either a grid or places there, not both"
+    if block.grid_id is not None and block.parameters is not None:
+        return "it has parameters, and a grid that says them"
+    for listed in (block.positions, block.parameters, block.places):
+        if listed is not None and len(listed) != size:
             return f"it has {size} points, but a list of {len(listed)}"
-    lengths = {len(p) for p in record.parameters}
+    if block.places is not None and min(block.places) < 0:
+        return f"it has a point at place {min(block.places)}"
+    lengths = {len(p) for p in block.parameters or ()}
     return "its parameters are not of one length" if lengths == {0} or len(lengths) > 1 else None
 
 
@@ -117,6 +95,7 @@ class _Group:
     node_ids: list[str] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     parameters: list[Sequence[float]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     coefficients: list[Sequence[float]] = field(default_factory=list)
     numbers: list[Sequence[tuple[float, float | None]]] = field(default_factory=list)
 
@@ -141,15 +120,21 @@ class Gathering:
         parameter: Sequence[float] = (),
         terms: Sequence[tuple[str, float]] = (),
         numbers: Mapping[Number, tuple[float, float | None]] | None = None,
+        grid_id: str | None = None,
+        place: int = 0,
     ) -> None:
         """Add a point, a new sample of a connection unless that is None, with its terms (source, coefficient), if they
-        are not stored yet, and numbers with their standard errors."""
+        are not stored yet, and numbers with their standard errors.
+
+        Instead of terms and a parameter, a new one may have a grid that says them, and a place there.
+        """
         measured = numbers or {}
         values = list(measured.values())
         times = self._times[node_id] = self._times.get(node_id, -1) + 1  # a block has a point only once
         key = (
             times,
             sample_of,
+            grid_id,
             len(parameter),
             tuple([source for source, _ in terms]),
             tuple(measured),
@@ -163,6 +148,8 @@ class Gathering:
         if sample_of is not None:
             group.positions.append(position)
             group.parameters.append(parameter)
+        if grid_id is not None:
+            group.places.append(place)
         if terms:
             group.coefficients.append([c for _, c in terms])
 
@@ -174,9 +161,16 @@ class Gathering:
 
 
 def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointBlock | TermBlock | EvaluationBlock]:
-    _, sample_of, _, sources, measured, without = key
-    as_samples = (None, None, None) if sample_of is None else (sample_of, group.positions[part], group.parameters[part])
-    block = PointBlock("b" + random_characters(12), group.node_ids[part], *as_samples)
+    _, sample_of, grid_id, _, sources, measured, without = key
+    block = PointBlock(
+        "b" + random_characters(12),
+        group.node_ids[part],
+        sample_of,
+        None if sample_of is None else group.positions[part],
+        None if sample_of is None or grid_id is not None else group.parameters[part],
+        grid_id,
+        None if grid_id is None else group.places[part],
+    )
     yield block
     coefficients, numbers = group.coefficients[part], group.numbers[part]
     for k, source_id in enumerate(sources):

@@ -23,10 +23,12 @@ from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import (
     Connection,
     EvaluationBlock,
+    GridTerm,
     Node,
     NodeBuffers,
     NodeTerm,
     PointBlock,
+    PointGrid,
     Record,
     Space,
     TermBlock,
@@ -71,7 +73,8 @@ def verify(
     _check_references(referred, found)
     for tables, group in named:
         _check_names(group, [holder for table in tables for holder in holders[table]])
-    terms = [*added.get(NodeTerm, ()), *added.get(TermBlock, ())]
+    _check_places(con, added)
+    terms = [*added.get(NodeTerm, ()), *added.get(TermBlock, ()), *added.get(GridTerm, ())]
     if terms:
         _check_terms(con, _values(terms, "source_id"))
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
@@ -97,7 +100,8 @@ def check_record(record: Record) -> None:
 
 
 def check_blocks(added: Mapping[type[Any], Sequence[Record]]) -> None:
-    """Check that lists in blocks are about each point of a block that is added with them; else ``InputError``."""
+    """Check that lists in blocks are about each point of a block that is added with them, and those of grids about each
+    coordinate; else ``InputError``."""
     sizes = {b.id: len(b.node_ids) for b in added.get(PointBlock, ()) if isinstance(b, PointBlock)}
     for listed in (*added.get(TermBlock, ()), *added.get(EvaluationBlock, ())):
         assert isinstance(listed, TermBlock | EvaluationBlock)
@@ -109,6 +113,48 @@ def check_blocks(added: Mapping[type[Any], Sequence[Record]]) -> None:
             raise InputError(f"A list belongs to block {listed.block_id}, which is not added with it.")
         if len(values) != points:
             raise InputError(f"Block {listed.block_id} has {points} points, but a list of {len(values)}.")
+    _check_grids(added)
+
+
+def _check_grids(added: Mapping[type[Any], Sequence[Record]]) -> None:
+    blocks = [b for b in added.get(PointBlock, ()) if isinstance(b, PointBlock) and b.grid_id is not None]
+    grids = {g.id: g for g in added.get(PointGrid, ()) if isinstance(g, PointGrid)}
+    unused = next(iter(grids.keys() - {b.grid_id for b in blocks}), None)
+    if unused is not None:
+        raise InputError(f"Grid {unused} has no points: add some with it.")
+    there: set[tuple[str, int]] = set()
+    for term in added.get(GridTerm, ()):
+        assert isinstance(term, GridTerm)
+        grid = grids.get(term.grid_id)
+        if grid is None:
+            raise InputError(f"A term belongs to grid {term.grid_id}, which is not added with it.")
+        if (len(term.along_u), len(term.along_v)) != (len(grid.u), len(grid.v)):
+            raise InputError(
+                f"Grid {grid.id} has {len(grid.u)} by {len(grid.v)} points, but a term with {len(term.along_u)} and "
+                f"{len(term.along_v)} factors."
+            )
+        if (grid.id, term.position) in there:
+            raise InputError(f"Grid {grid.id} has two terms at position {term.position}.")
+        there.add((grid.id, term.position))
+    _check_inside(blocks, {g.id: len(g.u) * len(g.v) for g in grids.values()})
+
+
+def _check_inside(blocks: Iterable[PointBlock], sizes: Mapping[str, int]) -> None:
+    """Check that points are on those grids whose sizes are known."""
+    for block in blocks:
+        size = sizes.get(block.grid_id or "")
+        if size is not None and max(block.places or (), default=0) >= size:
+            raise InputError(f"Block {block.id} has a point at place {max(block.places or ())} of a grid of {size}.")
+
+
+def _check_places(con: duckdb.DuckDBPyConnection, added: Mapping[type[Any], Sequence[Record]]) -> None:
+    """Check that points are on grids that were there already; of new ones, :func:`check_blocks` has."""
+    known = {None, *_values(added.get(PointGrid, ()), "id")}
+    blocks = [b for b in added.get(PointBlock, ()) if isinstance(b, PointBlock) and b.grid_id not in known]
+    if blocks:
+        condition, values = is_one_of("id", "VARCHAR", _values(blocks, "grid_id"))
+        sizes = run(con, f"SELECT id, len(u) * len(v) FROM point_grids WHERE {condition}", values).fetchall()
+        _check_inside(blocks, dict(sizes))
 
 
 def _check_kind(node: Node) -> None:

@@ -13,11 +13,11 @@ import re
 from functools import cache, lru_cache
 from typing import Any
 
-from mgraph_store.rows.records import Connection, Node, Note, Run, Space, Sweep
+from mgraph_store.rows.records import Connection, Node, Note, PointGrid, Run, Space, Sweep
 from mgraph_store.rows.schema import columns
 
 SWEEP_POINTS = 4_000_000
-"""Points of one sweep."""
+"""Points of one sweep, and of one grid."""
 
 FAMILY_POINTS = 100_000
 """Control points of one family of a connection."""
@@ -83,7 +83,7 @@ def fault(record: Any) -> str | None:
     """Say where a row exceeds a limit or has the wrong form; None if it is all right."""
     kind = type(record)
     if kind not in _CHECKED:
-        return None
+        return _grid_fault(record) if kind is PointGrid else None
     for name, is_json in _texts(kind):  # type: ignore[arg-type]
         text = getattr(record, name)
         if text is None:
@@ -94,6 +94,11 @@ def fault(record: Any) -> str | None:
         if wrong:
             return f"its {name} {wrong}"
     return _sweep_fault(record) if isinstance(record, Sweep) else None
+
+
+def _grid_fault(grid: PointGrid) -> str | None:
+    points = len(grid.u) * len(grid.v)
+    return f"it has {points} points, of at most {SWEEP_POINTS}" if points > SWEEP_POINTS else None
 
 
 def _sweep_fault(sweep: Sweep) -> str | None:

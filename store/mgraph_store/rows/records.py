@@ -284,7 +284,15 @@ class PointBlock:
         "the connection that they are samples of, none if that is not said here", default=None
     )
     positions: Sequence[int] | None = column("samples: their order, as position of members", default=None)
-    parameters: Sequence[Sequence[float]] | None = column("samples: where they are, as in members", default=None)
+    parameters: Sequence[Sequence[float]] | None = column(
+        "samples: where they are, as in members; none if a grid says it", default=None
+    )
+    grid_id: str | None = column(
+        "the grid whose `grid_terms` are the terms of all these points, none if there is no such grid", default=None
+    )
+    places: Sequence[int] | None = column(
+        "where they are on that grid: i * len(v) + j is the place of u[i + 1], v[j + 1]", default=None
+    )
 
 
 @dataclass(frozen=True)
@@ -314,6 +322,26 @@ class EvaluationBlock:
     count: int = column("examples, for each point")
 
 
+@dataclass(frozen=True)
+class PointGrid:
+    """A grid of points with two parameters, u and v: all combinations of these coordinates."""
+
+    id: str = column("'q' and 12 base32 characters")
+    u: Sequence[float] = column("coordinates along the first parameter")
+    v: Sequence[float] = column("coordinates along the second parameter, which varies faster from place to place")
+
+
+@dataclass(frozen=True)
+class GridTerm:
+    """One term of every point of a grid: its coefficient is the product of two numbers, one from each list."""
+
+    grid_id: str = column("the grid")
+    position: int = column("place in the sum, from 0")
+    source_id: str = column("a node with tensors: stored or partial")
+    along_u: Sequence[float] = column("one factor of its coefficient, for each coordinate u")
+    along_v: Sequence[float] = column("the other factor, for each coordinate v")
+
+
 Record = (
     Space
     | Node
@@ -332,6 +360,8 @@ Record = (
     | PointBlock
     | TermBlock
     | EvaluationBlock
+    | PointGrid
+    | GridTerm
 )
 
 Named = Space | Node | Connection | Sweep | Run

@@ -14,12 +14,13 @@ from itertools import chain
 from typing import Any
 
 from mgraph_store.errors import InputError
-from mgraph_store.rows.blocks import view
+from mgraph_store.rows.blockviews import view
 from mgraph_store.rows.records import (
     Connection,
     Edge,
     Evaluation,
     EvaluationBlock,
+    GridTerm,
     Measure,
     Member,
     Node,
@@ -27,6 +28,7 @@ from mgraph_store.rows.records import (
     NodeTerm,
     Note,
     PointBlock,
+    PointGrid,
     Record,
     Run,
     Series,
@@ -36,7 +38,7 @@ from mgraph_store.rows.records import (
     TermBlock,
 )
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 TABLES: Mapping[str, type[Record]] = {
     "spaces": Space,
@@ -60,6 +62,8 @@ BLOCKS: Mapping[str, type[Record]] = {
     "point_blocks": PointBlock,
     "term_blocks": TermBlock,
     "evaluation_blocks": EvaluationBlock,
+    "point_grids": PointGrid,
+    "grid_terms": GridTerm,
 }
 """Tables of rows that are lists: many rows of :data:`ROWS` in one."""
 
@@ -80,6 +84,7 @@ REFERENCES: Mapping[str, type[Record]] = {
     "sweep_id": Sweep,
     "run_id": Run,
     "block_id": PointBlock,
+    "grid_id": PointGrid,
     "node_ids": Node,
 }
 """A column with one of these names, in any table, holds the id of such a record, or a list of ids."""
@@ -193,7 +198,7 @@ def create_statements(*, comments: bool = True) -> Iterable[str]:
     """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
     yield create_meta()
     for table, record in STORED.items():
-        yield _create_table(stored_in(table), record)
+        yield create_table(stored_in(table), record)
     yield from create_views()
     if comments:
         yield from comment_statements()
@@ -204,19 +209,14 @@ def create_meta() -> str:
     return f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
 
 
-def create_blocks() -> Iterable[str]:
-    """Yield the SQL that makes the tables for blocks."""
-    for table, record in BLOCKS.items():
-        yield _create_table(table, record)
-
-
 def create_views() -> Iterable[str]:
-    """Yield the SQL that makes the views of rows that may be in blocks."""
+    """Yield the SQL that makes the views of rows that may be in blocks, in place of earlier ones."""
     for table in ROWS:
-        yield f"CREATE VIEW {table} AS {view(table)}"
+        yield f"CREATE OR REPLACE VIEW {table} AS {view(table)}"
 
 
-def _create_table(name: str, record: type[Any]) -> str:
+def create_table(name: str, record: type[Any]) -> str:
+    """Return the SQL that makes a table for records of a kind."""
     parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in columns(record)]
     return f"CREATE TABLE {name} ({', '.join(parts)})"
 

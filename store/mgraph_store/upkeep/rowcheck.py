@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows.blocks import GRID_TERMS
 from mgraph_store.rows.constraints import PARTIAL_TERMS, circle, misfit
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, Space
@@ -59,17 +60,20 @@ def row_problems(reader: Reader) -> list[tuple[str, str]]:
     sql = (
         "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
         "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM term_rows UNION ALL "
-        "SELECT unnest(node_ids) FROM point_blocks WHERE id IN (SELECT block_id FROM term_blocks)) ORDER BY id"
+        "SELECT unnest(node_ids) FROM point_blocks WHERE id IN (SELECT block_id FROM term_blocks) "
+        "OR grid_id IN (SELECT grid_id FROM grid_terms)) ORDER BY id"
     )
     found += [(f"{kind} node {value} has no recipe.", value) for kind, value in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE tensor_key IS NULL "
-        "AND id IN (SELECT DISTINCT source_id FROM term_rows UNION SELECT source_id FROM term_blocks) "
-        "ORDER BY id"
+        "AND id IN (SELECT DISTINCT source_id FROM term_rows UNION SELECT source_id FROM term_blocks "
+        "UNION SELECT source_id FROM grid_terms) ORDER BY id"
     )
     found += [(f"Node {value} is the source of a sum, but has no tensors.", value) for (value,) in reader.query(sql)[1]]
     if not BLOCKS.keys().isdisjoint(filled):
         found += _blocks(reader)
+    if "point_grids" in filled or "grid_terms" in filled:
+        found += _grids(reader)
     if "connections" in filled:
         found += _ends(reader)
     if "edges" in filled:
@@ -96,13 +100,31 @@ def _blocks(reader: Reader) -> list[tuple[str, str]]:
     sql = (
         "SELECT id FROM point_blocks WHERE len(node_ids) = 0 OR len(positions) <> len(node_ids) "
         "OR len(parameters) <> len(node_ids) OR (connection_id IS NULL) <> (positions IS NULL) "
-        "OR (connection_id IS NULL) <> (parameters IS NULL) UNION SELECT e.block_id FROM term_blocks e "
-        "JOIN point_blocks p ON p.id = e.block_id WHERE len(e.coefficients) <> len(p.node_ids) "
+        "OR (connection_id IS NULL OR grid_id IS NOT NULL) <> (parameters IS NULL) "
+        "OR len(places) <> len(node_ids) OR (grid_id IS NULL) <> (places IS NULL) "
+        "UNION SELECT e.block_id FROM term_blocks e JOIN point_blocks p ON p.id = e.block_id "
+        "WHERE len(e.coefficients) <> len(p.node_ids) "
         "UNION SELECT e.block_id FROM evaluation_blocks e JOIN point_blocks p ON p.id = e.block_id "
         'WHERE len(e."values") <> len(p.node_ids) OR len(e.standard_errors) <> len(p.node_ids) ORDER BY 1'
     )
     return [
         (f"Block {value} does not say the same about each of its points.", value) for (value,) in reader.query(sql)[1]
+    ]
+
+
+def _grids(reader: Reader) -> list[tuple[str, str]]:
+    """Find grids that do not have both factors for each term of every point, or lack a place where a point is."""
+    sql = (
+        "SELECT g.id FROM point_grids g WHERE len(g.u) = 0 OR len(g.v) = 0 UNION "
+        "SELECT g.id FROM point_grids g JOIN grid_terms e ON e.grid_id = g.id WHERE len(e.along_u) <> len(g.u) OR "
+        f'len(e.along_v) <> len(g.v) OR e."position" NOT BETWEEN 0 AND {GRID_TERMS - 1} UNION '
+        "SELECT g.id FROM point_grids g JOIN point_blocks p ON p.grid_id = g.id WHERE "
+        "NOT coalesce(list_min(p.places) >= 0 AND list_max(p.places) < len(g.u) * len(g.v), false) UNION "
+        'SELECT grid_id FROM grid_terms GROUP BY grid_id, "position" HAVING count(*) > 1 ORDER BY 1'
+    )
+    return [
+        (f"Grid {value} does not say where each of its points is, and what of.", value)
+        for (value,) in reader.query(sql)[1]
     ]
 
 
