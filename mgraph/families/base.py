@@ -66,6 +66,13 @@ class Family(ABC):
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return c(t), shape (S, K), for t of shape (S, coordinates); rows sum to one."""
 
+    def factors(self, axes: Sequence[Floats]) -> tuple[Floats, ...] | None:
+        """Return c on a grid as products of functions of one parameter each: their values on each axis, shape (N, K).
+
+        None, by default, if c is not such a product. Where one is used instead of c, it is compared with it first.
+        """
+        return None
+
     @abstractmethod
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return ∂c/∂t, shape (S, d, K), from the right where it jumps (from the left at 1); rows sum to zero."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -65,6 +66,13 @@ class BezierSurfaceFamily(Family):
         u, v = self.points(t).T
         n, m = self.degree
         return _outer(bernstein(n, u), bernstein(m, v))
+
+    @override
+    def factors(self, axes: Sequence[Floats]) -> tuple[Floats, ...]:
+        """Return the Bernstein bases of u and of v, for each control point its own."""
+        u, v = axes
+        n, m = self.degree
+        return np.repeat(bernstein(n, u), m + 1, axis=1), np.tile(bernstein(m, v), n + 1)
 
     @override
     def derivatives(self, t: ArrayLike) -> Floats:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
 from mgraph.metric import LOSS
+from mgraph.operations.sweepgrid import FactoredGrid
 from mgraph.query.sweepdata import COMPLETE, PARTIAL, parameter_key
 from mgraph.session.code import code_of, same_code
 from mgraph.session.runs import is_running
@@ -33,13 +34,13 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.rows.blocks import Gathering, Number
-from mgraph_store.rows.records import now
+from mgraph_store.rows.records import PointGrid, now
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.evaluate.metrics import Subset
     from mgraph.evaluate.sweep import PointMetrics
-    from mgraph.families import Floats
+    from mgraph.families import Family, Floats, Grid
     from mgraph.metric import Metric
     from mgraph.operations.sweepverdict import Verdict
     from mgraph.session.runs import RunLog
@@ -107,6 +108,9 @@ class SweepLog:
         self._earlier: dict[tuple[str, str], dict[str, Evaluation]] = {}
         self._pending: list[Record] = []
         self._points = Gathering()
+        self._grid: FactoredGrid | None = None
+        self._used: dict[str, FactoredGrid] = {}  # grids of the points that were collected
+        self._stored_grids: set[str] = set()
         self._former: Run | None = None
         self._last_flush = time.monotonic()
         self._finishing = False
@@ -155,6 +159,10 @@ class SweepLog:
         if outdated:
             self.notes = (f"{len(outdated)} points were measured before with other code and are not reused.",)
 
+    def begin_grid(self, family: Family, grid: Grid, coefficients: Floats) -> None:
+        """Say on which grid the points are that will be added, and which coefficients they have, shape (S, K)."""
+        self._grid = FactoredGrid.of(family, grid, coefficients, self._rows, self._samples)
+
     def recall(self, parameter: Sequence[float], coefficients: Floats) -> PointMetrics:
         """Return what is known about a point: the splits for which all numbers exist under these conditions."""
         node_id = self._samples.get(parameter_key(parameter)) or self._control_at(coefficients)
@@ -171,12 +179,14 @@ class SweepLog:
         """Add a point with its recalled and its measured numbers; return its node."""
         c, sweep = self._conditions, self.record.id
         key = parameter_key(parameter)
-        node_id, sample_of, terms = self._samples.get(key), None, []
+        node_id, sample_of, terms, place = self._samples.get(key), None, [], None
         if node_id is None:
             node_id, sample_of = self._control_at(coefficients), self._connection.id
             if node_id is None:
                 node_id = new_id("s")
-                terms = [(self._rows[k].id, float(c)) for k, c in enumerate(coefficients) if c != 0]
+                place = self._place(key)
+                if place is None:
+                    terms = [(self._rows[k].id, float(c)) for k, c in enumerate(coefficients) if c != 0]
                 space = self._connection.space_id
                 self._pending.append(Node(node_id, "sample", space, self._run.id, kernel=KERNEL_VERSION))
         numbers = {
@@ -198,14 +208,36 @@ class SweepLog:
                 node_id,
                 sample_of=sample_of,
                 position=self._positions,
-                parameter=list(parameter),
+                parameter=list(parameter) if place is None else (),
                 terms=terms,
                 numbers=numbers,
+                grid_id=None if place is None or self._grid is None else self._grid.grid.id,
+                place=place or 0,
             )
         if sample_of is not None:
             self._samples[key], self._positions = node_id, self._positions + 1
         self.waiting += bool(new)
         return node_id
+
+    def _place(self, key: tuple[float, ...]) -> int | None:
+        """Return the place of a new point on the grid; None if it has a list of its own coefficients."""
+        place = None if self._grid is None else self._grid.places.get(key)
+        if self._grid is not None and place is not None:
+            self._used[self._grid.grid.id] = self._grid
+        return place
+
+    def _grids(self) -> list[Record]:
+        """Return what is to be stored of the grids on which points were collected.
+
+        One that was stored is stored again if it is gone, because somebody has removed points meanwhile that were alone
+        there.
+        """
+        there: set[str] = set()
+        if known := list(self._used.keys() & self._stored_grids):
+            with self._store.reading() as reader:
+                there = {grid.id for grid in reader.all(PointGrid, id=known)}
+        missing = [used for i, used in self._used.items() if i not in there]
+        return [*(m.grid for m in missing), *(term for m in missing for term in m.terms)]
 
     def _control_at(self, coefficients: Floats) -> str | None:
         """Return the control point if the coefficients are a single 1."""
@@ -230,12 +262,13 @@ class SweepLog:
         due = at_once or time.monotonic() - self._last_flush >= FLUSH_SECONDS
         if not due or not (self._pending or self._points):
             return
+        grids = self._grids()
         with self._store.transaction() as tx:
             if self._stored:
                 tx.update(self.record, since=self.record)  # nothing changes, but it must still be there
             else:
                 tx.add(self.record)
-            tx.add(*self._pending, *self._points.records())
+            tx.add(*self._pending, *grids, *self._points.records())
         self._taken()
         self._last_flush = time.monotonic()
 
@@ -253,13 +286,13 @@ class SweepLog:
         """Commit the last points with the results, complete the sweep and the run, all in one transaction."""
         self._finishing = True
         # The newest sweep is the one completed last, whenever it began.
-        record = replace(record, status=COMPLETE, created=now())
+        record, grids = replace(record, status=COMPLETE, created=now()), self._grids()
         with self._store.transaction() as tx:
             if self._stored:
                 tx.update(record, since=self.record)
             else:
                 tx.add(record)
-            tx.add(*self._pending, *self._points.records(), *results)
+            tx.add(*self._pending, *grids, *self._points.records(), *results)
             if verdict.changed is not None:
                 tx.update(verdict.changed, since=verdict.since)
             self._run.complete(tx)
@@ -268,6 +301,8 @@ class SweepLog:
 
     def _taken(self) -> None:
         self._pending.clear()
+        self._stored_grids |= self._used.keys()
+        self._used.clear()
         self._points = Gathering()
         self._stored = True
         self.kept, self.waiting = self.kept + self.waiting, 0

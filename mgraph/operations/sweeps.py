@@ -332,6 +332,7 @@ def _measure_grid(
 ) -> int:
     """Add to ``done`` every missing point of the grid; return how many did not need measuring."""
     coefficients = work.family.coefficients(grid.points)
+    log.begin_grid(work.family, grid, coefficients)
     todo: list[tuple[list[float], Floats, PointMetrics]] = []
     reused = 0
     for parameter, c in zip(grid.points.tolist(), coefficients, strict=True):

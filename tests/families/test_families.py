@@ -119,6 +119,17 @@ def test_coefficients_sum_to_one_and_derivatives_to_zero(family, data):
     np.testing.assert_allclose(d.sum(axis=2), 0.0, atol=1e-13)
 
 
+@every_surface
+@few
+@given(data=st.data())
+def test_coefficients_on_a_grid_are_products_of_their_factors(family, data):
+    """Bit for bit, so that either of them may be stored."""
+    axes = [np.array([0.0, *sorted(data.draw(st.sets(st.floats(1e-3, 0.999), max_size=6))), 1.0]) for _ in range(2)]
+    along_u, along_v = family.factors(axes)
+    products = (along_u[:, None] * along_v[None]).reshape(-1, family.size)
+    assert products.tobytes() == family.coefficients(family.grid_on(axes).points).tobytes()
+
+
 @pytest.mark.parametrize("family", CURVES + CHAINS + SURFACES + SIMPLICES, ids=str)
 @few
 @given(data=st.data())
