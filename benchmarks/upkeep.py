@@ -35,6 +35,8 @@ from mgraph_store import (
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
 from mgraph_store.rows.blocks import Gathering, Number
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import GridTerm, PointGrid
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
@@ -166,11 +168,12 @@ class _Swept:
 
     def __init__(self, points: int) -> None:
         rng, side = np.random.default_rng(points), math.isqrt(points - 1) + 1
-        t = np.linspace(0, 1, side)
-        basis = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
+        self.axis = t = np.linspace(0, 1, side)
+        self.basis = basis = np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
         u, v = np.arange(points) // side, np.arange(points) % side
         self.parameters = np.stack([t[u], t[v]], axis=1)
         self.coefficients = (basis[u][:, :, None] * basis[v][:, None, :]).reshape(points, 9)
+        self.grid_id: str | None = None
         self.numbers = {}
         for split in SPLITS:
             self.numbers[split, "loss"] = rng.gamma(2.0, 0.2, points), rng.uniform(0.01, 0.05, points)
@@ -178,27 +181,43 @@ class _Swept:
             self.numbers[split, "accuracy"] = accuracy, np.sqrt(accuracy * (1 - accuracy) / 999)
 
 
+def _grid(swept: _Swept, nodes: list[Node]) -> list[PointGrid | GridTerm]:
+    """Describe the grid of a sweep, the first time that this is asked."""
+    if swept.grid_id is not None:
+        return []
+    swept.grid_id, axis = "q" + random_characters(12), swept.axis.tolist()
+    factors = swept.basis.T.tolist()
+    terms = [GridTerm(swept.grid_id, k, n.id, factors[k // 3], factors[k % 3]) for k, n in enumerate(nodes)]
+    return [PointGrid(swept.grid_id, axis, axis), *terms]
+
+
 def _store_points(
     store: GraphStore, space: Space, nodes: list[Node], made: Connection, sweep: Sweep, swept: _Swept, part: slice
 ) -> None:
     """Store a part of what a sweep found, as one does."""
-    parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part].tolist()
+    parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part]
+    inside = (coefficients != 0).all(axis=1).tolist()
     numbers = [
         (Number(sweep.id, None, split, "all", "none", "fp32", metric, 1000), value[part].tolist(), error[part].tolist())
         for (split, metric), (value, error) in swept.numbers.items()
     ]
     points = Gathering()
     with store.transaction() as tx:
+        tx.add(*_grid(swept, nodes))
         for i in range(len(parameters)):
-            sample = Node(new_id("s"), "sample", space.id, kernel=1)
+            sample, at = Node(new_id("s"), "sample", space.id, kernel=1), (part.start or 0) + i
             tx.add(sample)
+            measured = {what: (values[i], errors[i]) for what, values, errors in numbers}
+            if inside[i]:
+                points.add(sample.id, sample_of=made.id, position=at, grid_id=swept.grid_id, place=at, numbers=measured)
+                continue
             points.add(
                 sample.id,
                 sample_of=made.id,
-                position=(part.start or 0) + i,
+                position=at,
                 parameter=parameters[i],
-                terms=[(n.id, c) for n, c in zip(nodes, coefficients[i], strict=True) if c != 0],
-                numbers={what: (values[i], errors[i]) for what, values, errors in numbers},
+                terms=[(n.id, c) for n, c in zip(nodes, coefficients[i].tolist(), strict=True) if c != 0],
+                numbers=measured,
             )
         tx.add(*points.records())
 
