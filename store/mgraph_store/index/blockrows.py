@@ -11,7 +11,7 @@ import math
 import sys
 from array import array
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, groupby, repeat
 from typing import Any
 
@@ -35,15 +35,28 @@ _BLOCKS = {"node_terms": "term_blocks", "members": "point_blocks", "evaluations"
 def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
     """Append rows of a table of blocks."""
     kinds = columns(BLOCKS[table])
-    for shape, some in groupby(rows, lambda row: _shape(kinds, row)):
-        alike = list(some)
-        if shape is not None and sum(_points(kinds, alike)) >= _MANY.get(table, _MANY_OTHERS):
+    for as_arrays, alike in _runs(kinds, rows):
+        if as_arrays and sum(_points(kinds, alike)) >= _MANY.get(table, _MANY_OTHERS):
             _insert_arrays(con, table, alike)
             continue
         for start in range(0, len(alike), _FEW):
             part = alike[start : start + _FEW]
             places = ", ".join([f"({', '.join('?' * len(kinds))})"] * len(part))
             run(con, f"INSERT INTO {table} VALUES {places}", [value for row in part for value in row])
+
+
+def _runs(kinds: Sequence[Column], rows: Sequence[Row]) -> Iterator[tuple[bool, list[Row]]]:
+    """Split rows into runs that can be passed to DuckDB as NumPy columns, or cannot."""
+    run_of = list[Row]()
+    last: int | None = 0
+    for shape, some in groupby(rows, lambda row: _shape(kinds, row)):
+        if run_of and (shape is None or last is None or (shape and last and shape != last)):
+            yield last is not None, run_of
+            last, run_of = 0, []
+        last = None if shape is None else max(last or 0, shape)
+        run_of += some
+    if run_of:
+        yield last is not None, run_of
 
 
 def _points(kinds: Sequence[Column], rows: Sequence[Row]) -> list[int]:
