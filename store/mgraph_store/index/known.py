@@ -30,6 +30,21 @@ _GROUP = {table: group for group, (tables, _) in enumerate(NAMED) for table in t
 _NEEDED = ("id", "name", "digest", "tensor_key", "columns")
 
 
+_FURTHER = (NodeTerm, TermBlock, GridTerm, PointBlock, NodeBuffers)
+"""Rows of which more must be known than that what they refer to is there."""
+
+
+def _named(records: Sequence[Record], column: str) -> set[Any]:
+    """Collect what a column of rows has, one value or a list in each, without None."""
+    found: set[Any] = set()
+    for value in [getattr(record, column) for record in records]:
+        if value is None or isinstance(value, str):
+            found.add(value)
+        else:
+            found.update(value)
+    return found - {None}
+
+
 def _columns(table: str) -> list[str]:
     """List the columns of a table of which anything must be known; none if nothing must."""
     names = [c.name for c in columns(STORED[table])]
@@ -55,25 +70,30 @@ class _Rows:
 
     def take(self, table: str, listed: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Take note of new or changed rows."""
-        for values in rows:
-            row = dict(zip(listed, values, strict=True))
-            if row.get("digest") is not None:
-                self.digests.add(row["digest"])
-            identifier = row.get("id")
+        at = {name: i for i, name in enumerate(listed)}
+        own, digest, is_node = at.get("id"), at.get("digest"), table == TABLE_OF[Node]
+        ids, group = self.ids[table], _GROUP.get(table)
+        for row in rows:
+            if digest is not None and row[digest] is not None:
+                self.digests.add(row[digest])
+            identifier = None if own is None else row[own]
             if identifier is None:
                 continue
-            self.ids[table].add(identifier)
-            if table == TABLE_OF[Node] and row["tensor_key"] is not None and row["columns"] is None:
+            ids.add(identifier)
+            if is_node and row[at["tensor_key"]] is not None and row[at["columns"]] is None:
                 self.stored.add(identifier)
-            elif table == TABLE_OF[Node]:
+            elif is_node:
                 self.stored.discard(identifier)
-            if table in _GROUP:
-                names, former = self.names[_GROUP[table]], self.named.pop(identifier, None)
-                if former is not None:
-                    names.pop(former, None)
-                if row["name"] is not None:
-                    names[row["name"]] = identifier
-                    self.named[identifier] = row["name"]
+            if group is not None:
+                self._take_name(group, identifier, row[at["name"]])
+
+    def _take_name(self, group: int, identifier: str, name: str | None) -> None:
+        former = self.named.pop(identifier, None)
+        if former is not None:
+            self.names[group].pop(former, None)
+        if name is not None:
+            self.names[group][name] = identifier
+            self.named[identifier] = name
 
     def follow(self, document: Mapping[str, Any]) -> bool:
         """Take note of what a commit changed; whether that was possible."""
@@ -101,12 +121,12 @@ class _Rows:
         stored, buffers = set[str](), set[tuple[str, str]]()
         for kind, records in added.items():
             table = TABLE_OF[kind]
+            if columns(kind)[0].name == "id":
+                new[kind] = {record.id for record in records}  # type: ignore[union-attr]
+                if len(new[kind]) < len(records) or not new[kind].isdisjoint(self.ids[table]):
+                    return False
             for record in records:
-                identifier, name = getattr(record, "id", None), getattr(record, "name", None)
-                if identifier is not None:
-                    if identifier in self.ids[table] or identifier in new[kind]:
-                        return False
-                    new[kind].add(identifier)
+                name = getattr(record, "name", None)
                 if name is not None and table in _GROUP:
                     if name in self.names[_GROUP[table]] or name in names[_GROUP[table]]:
                         return False
@@ -118,13 +138,11 @@ class _Rows:
                         stored.add(record.id)
         for kind, records in added.items():
             referring = [(c.name, target) for c in columns(kind) if (target := REFERENCES.get(c.name))]
-            for record in records:
-                for name, target in referring:
-                    value = getattr(record, name)
-                    there, added_now = self.ids[TABLE_OF[target]], new[target]
-                    for one in (value,) if isinstance(value, str) else value or ():
-                        if one not in there and one not in added_now:
-                            return False
+            for name, target in referring:
+                there, added_now = self.ids[TABLE_OF[target]], new[target]
+                if any(value not in there and value not in added_now for value in _named(records, name)):
+                    return False
+            for record in records if kind in _FURTHER else ():
                 if isinstance(record, NodeTerm | TermBlock | GridTerm) and not any(
                     record.source_id in some for some in (self.stored, stored)
                 ):
