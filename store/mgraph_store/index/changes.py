@@ -219,12 +219,11 @@ def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:
     if table in BLOCKS:
         made = [[blockrows.packed(c.type, v) for c, v in zip(kinds, row, strict=True)] for row in rows]
     else:
-        times = [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]
         made = list(map(list, rows))
-        for row in made:
-            for i in times:
-                if row[i] is not None:
-                    row[i] = row[i].isoformat()
+        for i in [i for i, c in enumerate(kinds) if c.type == "TIMESTAMP"]:
+            texts = {moment: _plain(moment) for moment in {row[i] for row in rows}}
+            for row in made:
+                row[i] = texts[row[i]]
     return {"columns": [c.name for c in kinds], "rows": made}
 
 

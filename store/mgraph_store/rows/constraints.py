@@ -33,7 +33,7 @@ from mgraph_store.rows.records import (
     Space,
     TermBlock,
 )
-from mgraph_store.rows.schema import BLOCKS, REFERENCES, TABLE_OF, columns, is_one_of, tables_with
+from mgraph_store.rows.schema import BLOCK_KINDS, BLOCKS, REFERENCES, TABLE_OF, columns, is_one_of, tables_with
 from mgraph_store.rows.statements import run
 
 
@@ -92,7 +92,7 @@ def check_record(record: Record) -> None:
     name = getattr(record, "name", None)
     if name is not None:
         validate_name(name)
-    wrong = limits.fault(record) or blocks.fault(record)
+    wrong = limits.fault(record) or (blocks.fault(record) if type(record) in BLOCK_KINDS else None)
     if wrong:
         raise InputError(f"{type(record).__name__} {getattr(record, 'id', '')} cannot be stored: {wrong}.")
     if isinstance(record, Node):

