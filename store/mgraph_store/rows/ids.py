@@ -6,8 +6,8 @@ coincide with probability 4e-7, and the commit checks. Order is by creation time
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 from mgraph_store.errors import InputError
 
@@ -45,7 +45,7 @@ def new_id(letter: str) -> str:
 
 def random_characters(count: int) -> str:
     """Draw random lowercase base32 characters, five bits each."""
-    return secrets.token_bytes(count).translate(_CHARACTERS).decode()
+    return os.urandom(count).translate(_CHARACTERS).decode()
 
 
 def is_id(text: str) -> bool:
