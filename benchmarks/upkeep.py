@@ -27,6 +27,7 @@ from mgraph_store import (
     Member,
     Node,
     NodeTerm,
+    Record,
     Space,
     Sweep,
     TensorSpec,
@@ -36,7 +37,7 @@ from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
 from mgraph_store.rows.blocks import Gathering, Number
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.records import GridTerm, PointGrid
+from mgraph_store.rows.records import GridTerm, PointGrid, like
 from mgraph_store.upkeep.check import examine
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
@@ -197,17 +198,15 @@ def _store_points(
     """Store a part of what a sweep found, as one does."""
     parameters, coefficients = swept.parameters[part].tolist(), swept.coefficients[part]
     inside = (coefficients != 0).all(axis=1).tolist()
-    numbers = [
-        (Number(sweep.id, None, split, "all", "none", "fp32", metric, 1000), value[part].tolist(), error[part].tolist())
-        for (split, metric), (value, error) in swept.numbers.items()
-    ]
-    points = Gathering()
+    whats = [Number(sweep.id, None, split, "all", "none", "fp32", metric, 1000) for split, metric in swept.numbers]
+    values, errors = (np.stack([both[k][part] for both in swept.numbers.values()], axis=1).tolist() for k in range(2))
+    points, like_this = Gathering(), Node("", "sample", space.id, kernel=1)
+    rows: list[Record] = [*_grid(swept, nodes)]
     with store.transaction() as tx:
-        tx.add(*_grid(swept, nodes))
         for i in range(len(parameters)):
-            sample, at = Node(new_id("s"), "sample", space.id, kernel=1), (part.start or 0) + i
-            tx.add(sample)
-            measured = {what: (values[i], errors[i]) for what, values, errors in numbers}
+            sample, at = like(like_this, id=new_id("s")), (part.start or 0) + i
+            rows.append(sample)
+            measured = zip(whats, zip(values[i], errors[i], strict=True), strict=True)
             if inside[i]:
                 points.add(sample.id, sample_of=made.id, position=at, grid_id=swept.grid_id, place=at, numbers=measured)
                 continue
@@ -219,7 +218,7 @@ def _store_points(
                 terms=[(n.id, c) for n, c in zip(nodes, coefficients[i].tolist(), strict=True) if c != 0],
                 numbers=measured,
             )
-        tx.add(*points.records())
+        tx.add(*rows, *points.records())
 
 
 def _store_rows(

@@ -34,7 +34,7 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.rows.blocks import Gathering, Number
-from mgraph_store.rows.records import PointGrid, now
+from mgraph_store.rows.records import PointGrid, like, now
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
@@ -107,6 +107,8 @@ class SweepLog:
         self._samples: dict[tuple[float, ...], str] = {}
         self._earlier: dict[tuple[str, str], dict[str, Evaluation]] = {}
         self._pending: list[Record] = []
+        self._sample: Node | None = None  # as all that are stored together are, at one moment
+        self._numbers: dict[tuple[str, str, int], Number] = {}
         self._points = Gathering()
         self._grid: FactoredGrid | None = None
         self._used: dict[str, FactoredGrid] = {}  # grids of the points that were collected
@@ -177,7 +179,7 @@ class SweepLog:
 
     def add(self, parameter: Sequence[float], coefficients: Floats, known: PointMetrics, new: PointMetrics) -> str:
         """Add a point with its recalled and its measured numbers; return its node."""
-        c, sweep = self._conditions, self.record.id
+        sweep = self.record.id
         key = parameter_key(parameter)
         node_id, sample_of, terms, place = self._samples.get(key), None, [], None
         if node_id is None:
@@ -187,8 +189,7 @@ class SweepLog:
                 place = self._place(key)
                 if place is None:
                     terms = [(self._rows[k].id, float(c)) for k, c in enumerate(coefficients) if c != 0]
-                space = self._connection.space_id
-                self._pending.append(Node(node_id, "sample", space, self._run.id, kernel=KERNEL_VERSION))
+                self._pending.append(self._new_sample(node_id))
         numbers = {
             Number(sweep, r.run_id, r.split, r.subset, r.batchnorm, r.precision, r.metric, r.count): (
                 r.value,
@@ -199,10 +200,8 @@ class SweepLog:
             if r.sweep_id != sweep
         }
         for split, metrics in new.items():
-            subset = c.subsets[split].name
             for metric, m in metrics.items():
-                what = Number(sweep, self._run.id, split, subset, c.batchnorm, c.precision, metric, m.count)
-                numbers[what] = (m.value, m.standard_error)
+                numbers[self._number(split, metric, m.count)] = (m.value, m.standard_error)
         if sample_of is not None or numbers:
             self._points.add(
                 node_id,
@@ -210,7 +209,7 @@ class SweepLog:
                 position=self._positions,
                 parameter=list(parameter) if place is None else (),
                 terms=terms,
-                numbers=numbers,
+                numbers=numbers.items(),
                 grid_id=None if place is None or self._grid is None else self._grid.grid.id,
                 place=place or 0,
             )
@@ -218,6 +217,21 @@ class SweepLog:
             self._samples[key], self._positions = node_id, self._positions + 1
         self.waiting += bool(new)
         return node_id
+
+    def _new_sample(self, node_id: str) -> Node:
+        if self._sample is None:
+            space = self._connection.space_id
+            self._sample = Node(node_id, "sample", space, self._run.id, kernel=KERNEL_VERSION)
+        return like(self._sample, id=node_id)
+
+    def _number(self, split: str, metric: str, count: int) -> Number:
+        """Return what is measured of one split, the same object each time, which is found sooner."""
+        found = self._numbers.get((split, metric, count))
+        if found is None:
+            c = self._conditions
+            conditions = (self._run.id, split, c.subsets[split].name, c.batchnorm, c.precision, metric, count)
+            found = self._numbers[split, metric, count] = Number(self.record.id, *conditions)
+        return found
 
     def _place(self, key: tuple[float, ...]) -> int | None:
         """Return the place of a new point on the grid; None if it has a list of its own coefficients."""
@@ -301,6 +315,7 @@ class SweepLog:
 
     def _taken(self) -> None:
         self._pending.clear()
+        self._sample = None
         self._stored_grids |= self._used.keys()
         self._used.clear()
         self._points = Gathering()

@@ -124,7 +124,7 @@ def test_blocks_hold_no_more_than_they_may_and_no_point_twice() -> None:
     points = Gathering()
     what = Number("w", None, "test", "all", "none", "fp32", "loss", 1)
     for i in [*range(BLOCK_POINTS + 1), 0]:
-        points.add(f"s{i}", sample_of="k", position=i, parameter=[i / 2], numbers={what: (float(i), None)})
+        points.add(f"s{i}", sample_of="k", position=i, parameter=[i / 2], numbers=[(what, (float(i), None))])
     found = list(points.records())
     assert [len(r.node_ids) for r in found if isinstance(r, PointBlock)] == [BLOCK_POINTS, 1, 1]
     assert [len(r.values) for r in found if isinstance(r, EvaluationBlock)] == [BLOCK_POINTS, 1, 1]

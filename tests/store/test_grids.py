@@ -45,7 +45,7 @@ def on_grid(
     for place, node in nodes.items():
         i, j = divmod(place, len(grid.v))
         numbers = {LOSS: (place / 3, None)} if place % 2 else {}
-        points.add(node, sample_of=connection, position=place, numbers=numbers, grid_id=grid.id, place=place)
+        points.add(node, sample_of=connection, position=place, numbers=numbers.items(), grid_id=grid.id, place=place)
         for t in terms:
             with np.errstate(over="ignore", under="ignore"):
                 product = float(np.multiply(t.along_u[i], t.along_v[j]))
@@ -164,7 +164,7 @@ def surface(graph: Any, side: int = 30) -> tuple[list[Record], PointGrid, list[G
                     position=place,
                     grid_id=grid.id,
                     place=place,
-                    numbers={what: (float(place), 0.5)},
+                    numbers=[(what, (float(place), 0.5))],
                 )
                 i, j = divmod(place, side)
                 rows.append(node)

@@ -12,7 +12,7 @@ are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -119,17 +119,19 @@ class Gathering:
         position: int = 0,
         parameter: Sequence[float] = (),
         terms: Sequence[tuple[str, float]] = (),
-        numbers: Mapping[Number, tuple[float, float | None]] | None = None,
+        numbers: Iterable[tuple[Number, tuple[float, float | None]]] = (),
         grid_id: str | None = None,
         place: int = 0,
     ) -> None:
         """Add a point, a new sample of a connection unless that is None, with its terms (source, coefficient), if they
-        are not stored yet, and numbers with their standard errors.
+        are not stored yet, and numbers with their standard errors, each of them once.
 
         Instead of terms and a parameter, a new one may have a grid that says them, and a place there.
         """
-        measured = numbers or {}
-        values = list(measured.values())
+        measured, values = [], []
+        for what, value in numbers:
+            measured.append(what)
+            values.append(value)
         times = self._times[node_id] = self._times.get(node_id, -1) + 1  # a block has a point only once
         key = (
             times,
@@ -233,7 +235,7 @@ def gathered(records: Iterable[Record]) -> list[Record]:
             position=member.position if member else 0,
             parameter=(member.parameter or ()) if member else (),
             terms=[(t.source_id, t.coefficient) for t in terms[node_id]] if node_id in derived & terms.keys() else (),
-            numbers=numbers.get(node_id),
+            numbers=numbers.get(node_id, {}).items(),
         )
     return [*rest, *points.records()]
 
