@@ -97,7 +97,9 @@ class _Group:
     parameters: list[Sequence[float]] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     coefficients: list[Sequence[float]] = field(default_factory=list)
-    numbers: list[Sequence[tuple[float, float | None]]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    """All numbers of the first point, then those of the next one: a list for each would be as much work again."""
+    errors: list[float | None] = field(default_factory=list)
 
 
 class Gathering:
@@ -128,25 +130,27 @@ class Gathering:
 
         Instead of terms and a parameter, a new one may have a grid that says them, and a place there.
         """
-        measured, values = [], []
-        for what, value in numbers:
+        measured, values, errors = [], [], []
+        for what, (value, error) in numbers:
             measured.append(what)
             values.append(value)
+            errors.append(error)
         times = self._times[node_id] = self._times.get(node_id, -1) + 1  # a block has a point only once
         key = (
             times,
             sample_of,
             grid_id,
             len(parameter),
-            tuple([source for source, _ in terms]),
+            tuple([source for source, _ in terms]) if terms else (),
             tuple(measured),
-            tuple([error is None for _, error in values]),
+            tuple([error is None for error in errors]) if None in errors else (),
         )
         if key != self._latest[0]:  # to compare two that are alike takes less time than to look one up
             self._latest = key, self._groups.setdefault(key, _Group())
         group = self._latest[1]
         group.node_ids.append(node_id)
-        group.numbers.append(values)
+        group.values += values
+        group.errors += errors
         if sample_of is not None:
             group.positions.append(position)
             group.parameters.append(parameter)
@@ -174,12 +178,13 @@ def _blocks(key: tuple[Any, ...], group: _Group, part: slice) -> Iterator[PointB
         None if grid_id is None else group.places[part],
     )
     yield block
-    coefficients, numbers = group.coefficients[part], group.numbers[part]
+    coefficients, each = group.coefficients[part], len(measured)
     for k, source_id in enumerate(sources):
         yield TermBlock(block.id, k, source_id, [point[k] for point in coefficients])
     for i, what in enumerate(measured):
-        errors: Any = None if without[i] else [point[i][1] for point in numbers]
-        values = [point[i][0] for point in numbers]
+        ours = slice(part.start * each + i, part.stop * each, each)
+        errors: Any = None if without and without[i] else group.errors[ours]
+        values = group.values[ours]
         yield EvaluationBlock(
             block_id=block.id,
             sweep_id=what.sweep_id,

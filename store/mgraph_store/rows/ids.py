@@ -24,6 +24,7 @@ KIND_LETTERS = {
     "note": "n",
 }
 
+_LETTERS = frozenset(KIND_LETTERS.values())
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, in lower case
 _CHARACTERS = (_ALPHABET * 8).encode()  # for each byte; as often
 _ID = re.compile(rf"[{''.join(KIND_LETTERS.values())}][a-z2-7]{{12}}")
@@ -38,7 +39,7 @@ def new_id(letter: str) -> str:
     InputError
         If no kind has this letter.
     """
-    if letter not in KIND_LETTERS.values():
+    if letter not in _LETTERS:
         raise InputError(f"{letter!r} is not a kind letter: use one of {', '.join(KIND_LETTERS.values())}.")
     return letter + random_characters(12)
 
