@@ -29,6 +29,7 @@ _MANY = {"point_blocks": 500}
 _MANY_OTHERS = 5000
 """Points of rows together for which NumPy columns are made."""
 _ROWS = "mgraph_lists"
+_IN_USE = "SELECT grid_id FROM point_blocks WHERE grid_id IS NOT NULL"  # grids on which points are
 _BLOCKS = {"node_terms": "term_blocks", "members": "point_blocks", "evaluations": "evaluation_blocks"}
 
 
@@ -188,7 +189,7 @@ def _dissolve(con: duckdb.DuckDBPyConnection, table: str, column: str, gone: str
     """
     if column in {c.name for c in columns(BLOCKS[_BLOCKS[table]])}:  # the same for all points
         same = f'"{column}" IN (SELECT value FROM {gone})'
-        on_grids = f"DELETE FROM grid_terms WHERE {same}"
+        on_grids = f"DELETE FROM grid_terms WHERE {same} AND grid_id IN ({_IN_USE})"  # others go anyway
         more = int(con.execute(on_grids).fetchall()[0][0]) if table == "node_terms" else 0
         return _clear(con, table, same, []) + more
     if column != "node_id":  # which nobody does to many
@@ -256,6 +257,4 @@ def tidy(con: duckdb.DuckDBPyConnection) -> None:
         "AND (grid_id IS NULL OR grid_id NOT IN (SELECT grid_id FROM grid_terms))"
     )
     for table, own in (("grid_terms", "grid_id"), ("point_grids", "id")):
-        con.execute(
-            f"DELETE FROM {table} WHERE {own} NOT IN (SELECT grid_id FROM point_blocks WHERE grid_id IS NOT NULL)"
-        )
+        con.execute(f"DELETE FROM {table} WHERE {own} NOT IN ({_IN_USE})")
