@@ -32,38 +32,38 @@ def terms_on_grids(fetch: Fetch, same: Mapping[str, Any], blocks: Sequence[str] 
     CorruptError
         If a grid is missing, or does not have two factors of every point, or has too many terms.
     """
-    condition, values = ("grid_id IS NOT NULL", []) if blocks is None else is_one_of("id", "VARCHAR", list(blocks))
-    found = fetch(
-        f"SELECT rowid, id, node_ids, grid_id, places FROM point_blocks WHERE {condition} AND grid_id IS NOT NULL",
-        values,
-    )
-    if not found:
+    condition, values = ("true", []) if blocks is None else is_one_of("id", "VARCHAR", list(blocks))
+    sql = f"""SELECT rowid, id, node_ids, grid_id, places FROM point_blocks
+WHERE grid_id IS NOT NULL AND {condition}"""
+    found = fetch(sql, values)
+    grids = {grid for *_, grid, _ in found}
+    if not grids:
         return [], []
-    placed = [(block, grid, places) for _, block, _, grid, places in found]
-    grids = {grid for _, grid, _ in placed}
     sizes = _sizes(fetch, grids)
-    parts, values = conditions(GridTerm, same)
-    condition, given = is_one_of("grid_id", "VARCHAR", list(grids))
-    told = fetch(
-        f"""SELECT rowid, grid_id, "position", source_id, along_u, along_v FROM grid_terms
-WHERE {" AND ".join([condition, *parts])}""",
-        [*given, *values],
-    )
-    of_grids: dict[str, list[Row]] = {}
-    for rowid, grid, position, source, along_u, along_v in told:
-        if (len(along_u), len(along_v)) != sizes.get(grid):
-            raise _corrupt(grid)
-        of_grids.setdefault(grid, []).append((rowid, position, source, along_u, along_v))
-    terms: list[Row] = []
-    for block, grid, places in placed:
+    factors, terms = _factors(fetch, same, sizes, grids), list[Row]()
+    for _, block, _, grid, places in found:
         i, j = _split(places, grid, sizes)
-        some = of_grids.get(grid, ())
-        if len(some) > GRID_TERMS:
-            raise _corrupt(grid)
-        for rowid, position, source, along_u, along_v in some:
+        for rowid, position, source, along_u, along_v in factors.get(grid, ()):
             products = [along_u[a] * along_v[b] for a, b in zip(i, j, strict=True)]
             terms.append((rowid, block, position, source, products))
     return terms, [(rowid, block, nodes) for rowid, block, nodes, *_ in found]
+
+
+def _factors(
+    fetch: Fetch, same: Mapping[str, Any], sizes: Mapping[str, tuple[int, int]], grids: Iterable[str]
+) -> dict[str, list[Row]]:
+    """Read the terms of grids: rowid, position, source, and the factors along either parameter."""
+    parts, values = conditions(GridTerm, same)
+    condition, given = is_one_of("grid_id", "VARCHAR", list(grids))
+    sql = f"""SELECT grid_id, rowid, "position", source_id, along_u, along_v FROM grid_terms
+WHERE {" AND ".join([condition, *parts])}"""
+    found: dict[str, list[Row]] = {}
+    for grid, *term in fetch(sql, [*given, *values]):
+        some = found.setdefault(grid, [])
+        some.append(tuple(term))
+        if tuple(map(len, term[-2:])) != sizes.get(grid) or len(some) > GRID_TERMS:
+            raise _corrupt(grid)
+    return found
 
 
 def parameters_on_grids(fetch: Fetch, placed: Sequence[Placed]) -> dict[str, list[list[float]]]:
