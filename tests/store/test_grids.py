@@ -336,6 +336,31 @@ def test_a_damaged_grid_is_said_to_be(damaged: Any, damage: str, said: str) -> N
         reader.all(NodeTerm)
 
 
+@pytest.mark.parametrize(
+    ("block", "terms"),
+    [
+        (PointBlock("b", ["m"], None, None, None, "q", [6]), [GridTerm("q", 0, "m", U, V)]),
+        (PointBlock("b", ["m"], None, None, None, "q", [-1]), [GridTerm("q", 0, "m", U, V)]),
+        (PointBlock("b", ["m"], None, None, None, "q", [0]), [GridTerm("q", 0, "m", U, U)]),
+        (PointBlock("b", ["m"], None, None, None, "q", [0]), [GridTerm("q", 0, "m", U, V)] * (GRID_TERMS + 1)),
+        (PointBlock("b", ["m"], None, None, None, "r", [0]), [GridTerm("r", 0, "m", U, V)]),
+    ],
+    ids=["a place behind", "a place before", "too few factors", "too many terms", "no such grid"],
+)
+def test_what_a_strange_journal_says_of_a_grid_is_not_believed(
+    damaged: Any, block: PointBlock, terms: list[GridTerm]
+) -> None:
+    """Nobody verifies a record that an index lacks; who reads the rows does."""
+    journal = damaged.store.index.journal
+    count = journal.count()
+    assert count is not None
+    journal.append(count, Changes.of({PointGrid: [GRID], PointBlock: [block], GridTerm: terms}, ()).document())
+    store = GraphStore(damaged.store.path)
+    with pytest.raises(CorruptError, match=f"Grid {block.grid_id} does not say"), store.reading() as reader:
+        reader.all(NodeTerm)
+    assert any("Grid q" in problem or "point_grids" in problem for problem in problems(store))
+
+
 def test_a_record_of_the_journal_with_other_columns_is_refused() -> None:
     document = Changes.of({PointBlock: [POINTS]}, ()).document()
     columns = document["add"]["point_blocks"]["columns"]
