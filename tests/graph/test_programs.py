@@ -293,6 +293,7 @@ def test_what_cannot_be_written_is_refused(run: Any, path: Path, monkeypatch: py
     assert "a directory, or a program" in refused("s", "--ensemble", "-o", "e.safetensors")
     assert "--where is for --ensemble" in refused("--where", "kind=mode", "-o", "m.pt2")
     assert "One node is exported at a time, not 2" in refused("a", "b", "-o", "m.pt2")
+    assert "`mgraph merge s --at …` makes one point" in refused("s@0.5,0.5", "-o", "m.pt2")
     assert "fits 'kind=none'" in refused("--where", "kind=none", "--ensemble", "-o", "e.pt2")
     (path.parent / "m.pt2.md").write_text("mine")
     assert "m.pt2.md exists already" in refused("m", "-o", "m.pt2")

@@ -96,6 +96,12 @@ def export(
         raise InputError(f"--{flag} is for --ensemble; a single node has no {'grid' if odd == 'grid' else 'members'}.")
     if len(what) != 1:
         raise InputError(f"One node is exported at a time, not {len(what)}; --ensemble writes several as one ensemble.")
+    connection, at, _ = what[0].partition("@")
+    if at:
+        raise InputError(
+            f"{what[0]} is not a node: `mgraph merge {connection} --at …` makes one point of a connection a node, "
+            "--ensemble writes several as one ensemble."
+        )
     written = graph.node(what[0]).export(output, **chosen)
     files = list(output.iterdir()) if output.is_dir() else [output]
     row: dict[str, Any] = {"node": what[0], "output": str(output)}
