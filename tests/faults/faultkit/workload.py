@@ -41,7 +41,9 @@ from mgraph_store.exchange.arrival import unpack as unpack_bundle
 from mgraph_store.exchange.bundle import pack
 from mgraph_store.index import snapshot
 from mgraph_store.index.changes import Changes
-from mgraph_store.rows.blocks import gathered
+from mgraph_store.rows.blocks import Gathering, Number, gathered
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import GridTerm, PointGrid
 from mgraph_store.transaction import Transaction
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
@@ -201,7 +203,7 @@ def connect(work: Work) -> None:
 
 
 def sweep(work: Work) -> None:
-    """Sweep a connection: derived samples, evaluations, an edge, a summary."""
+    """Sweep a connection: derived samples, on a grid or not, evaluations, an edge, a summary."""
     with work.store.reading() as reader:
         connections = reader.all(Connection)
         if not connections:
@@ -215,25 +217,46 @@ def sweep(work: Work) -> None:
         return connect(work)
     points = [work.store.read_parameters(nodes[m.node_id]) for m in members]
     run = Run(new_id("r"), "sweep", "{}", status="complete")
-    record = Sweep(new_id("w"), connection.id, run.id, (5,), "none", "fp32")
+    record = Sweep(new_id("w"), connection.id, run.id, (2, 3), "none", "fp32")
     records: list[Any] = [run, record]
     values = {}
+    grid = PointGrid("q" + random_characters(12), (0.25, 0.75), (0.0, 0.5, 1.0))
+    factors = [
+        GridTerm(grid.id, k, m.node_id, work.rng.random(2).tolist(), work.rng.random(3).tolist())
+        for k, m in enumerate(members)
+    ]
+    on_grid = Gathering()
     for i in range(5):
         node = Node(new_id("s"), "sample", connection.space_id, run.id, kernel=1)
-        weights = work.rng.random(len(members))
-        values[node.id] = combine(list(weights), points)
-        records += [node, Member(connection.id, node.id, "sample", place + i, parameter=(i / 4,))]
+        weights = [f.along_u[i // 3] * f.along_v[i % 3] for f in factors]
+        values[node.id] = combine(weights, points)
+        where = (grid.u[i // 3], grid.v[i % 3])
+        records += [node, Member(connection.id, node.id, "sample", place + i, parameter=where)]
         records += [NodeTerm(node.id, k, m.node_id, w) for k, (m, w) in enumerate(zip(members, weights, strict=True))]
         records.append(
             Evaluation(node.id, record.id, run.id, "train", "all", "none", "fp32", "loss", float(i), None, 10)
+        )
+        number = Number(record.id, run.id, "train", "all", "none", "fp32", "loss", 10)
+        on_grid.add(
+            node.id,
+            sample_of=connection.id,
+            position=place + i,
+            numbers=[(number, (float(i), None))],
+            grid_id=grid.id,
+            place=i,
         )
     ends = [m.node_id for m in members if m.role == "end"]
     records.append(
         Edge(connection.id, record.id, *ends, "train", "loss", 1.0, 0.5, 0.1, 2.0, 5, 10, "none", "fp32", list(values))
     )
     records.append(Summary(connection.id, record.id, run.id, "train", "loss", "max", float("inf")))
+    stored = gathered(records)
+    if work.rng.random() < 0.5:
+        of_points = (Member, NodeTerm, Evaluation)
+        rest = [r for r in records if not isinstance(r, of_points)]
+        stored = [*rest, grid, *factors, *on_grid.records()]
     with work.store.transaction() as tx:
-        tx.add(*gathered(records))
+        tx.add(*stored)
         work.announce("sweep", records, values=values)
     return None
 
