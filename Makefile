@@ -22,7 +22,7 @@ stress: $(STAMP)
 	MGRAPH_EXAMPLES=10 $(BIN)/python -m pytest -m "not stress" \
 		tests/query/test_arrays.py tests/query/test_components.py tests/query/test_matrix.py \
 		tests/store/test_filters.py tests/store/test_partial.py tests/explore/test_suggest.py tests/families \
-		tests/store/test_schema.py tests/store/test_blocks.py tests/store/test_journal.py \
+		tests/store/test_schema.py tests/store/test_blocks.py tests/store/test_grids.py tests/store/test_journal.py \
 		tests/store/test_following.py tests/network/test_tensorfile.py tests/train/test_autoneb.py \
 		tests/train/test_driver.py tests/train/test_resume.py tests/train/test_split_batch.py
 

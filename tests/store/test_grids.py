@@ -86,7 +86,7 @@ removals = st.sampled_from(
 )
 
 
-@settings(max_examples=15 * MANY, deadline=None)
+@settings(max_examples=8 * MANY, deadline=None)
 @given(grids("a"), grids("b"), st.lists(removals, max_size=6))
 def test_points_of_a_grid_are_as_in_rows(
     databases: list[duckdb.DuckDBPyConnection],
