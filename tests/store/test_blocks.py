@@ -94,26 +94,35 @@ def test_the_same_rows_in_blocks_and_not(
     databases: list[duckdb.DuckDBPyConnection], portions: list[list[Record]], removed: list[tuple[str, str, list[str]]]
 ) -> None:
     """As written, as made from the journal, and after removals, of which the same ones remove anything."""
+    write(databases, [(portion, gathered(portion)) for portion in portions])
+    for part in ([], removed[:2], removed[2:]):
+        remove(databases, part)
+
+
+def write(databases: list[duckdb.DuckDBPyConnection], portions: Sequence[tuple[list[Record], list[Record]]]) -> None:
+    """Empty all three, then write portions: as rows, in blocks, and what the journal has of these."""
     in_rows, in_blocks, replayed = databases
     for con in databases:
         for table in STORED:
             con.execute(f"DELETE FROM {stored_in(table)}")
-    for portion in portions:
-        Changes.of(by_kind(portion), ()).apply(in_rows)
-        changes = Changes.of(by_kind(gathered(portion)), ())
+    for rows, blocks in portions:
+        Changes.of(by_kind(rows), ()).apply(in_rows)
+        changes = Changes.of(by_kind(blocks), ())
         document = json.loads(json.dumps(changes.document()))
         changes.apply(in_blocks)
         Changes.from_document(document).apply(replayed)
+
+
+def remove(databases: list[duckdb.DuckDBPyConnection], removed: Sequence[tuple[str, str, list[str]]]) -> None:
+    """Remove from all three, and require that they have the same."""
+    in_rows, in_blocks, replayed = databases
+    of_rows, of_blocks = Changes({}, {}, list(removed)), Changes({}, {}, list(removed))
+    of_rows.apply(in_rows)
+    of_blocks.apply(in_blocks)
+    assert of_blocks.removed == of_rows.removed
+    Changes.from_document(json.loads(json.dumps(of_blocks.document()))).apply(replayed)
     assert views(in_blocks) == views(in_rows)
     assert sums_of(replayed) == sums_of(in_blocks)
-    for part in [removed[:2], removed[2:]]:
-        of_rows, of_blocks = Changes({}, {}, list(part)), Changes({}, {}, list(part))
-        of_rows.apply(in_rows)
-        of_blocks.apply(in_blocks)
-        assert of_blocks.removed == of_rows.removed
-        Changes.from_document(json.loads(json.dumps(of_blocks.document()))).apply(replayed)
-        assert views(in_blocks) == views(in_rows)
-        assert sums_of(replayed) == sums_of(in_blocks)
 
 
 def sums_of(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
