@@ -30,7 +30,11 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 _URL = re.compile(r"([a-z0-9]+)://([A-Za-z0-9][A-Za-z0-9._=+@-]*)((?:/[A-Za-z0-9._=+@-]+)*)/?")
 _PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each attempt, at most
 _CLIENT: ClientConfig = {"connect_timeout": "10s", "timeout": "5m"}  # a chunk of 4 MiB on a slow line takes a minute
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+_ENDPOINTS = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    *("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+    "GOOGLE_BASE_URL",
+)
 _RETRY: RetryConfig = {"max_retries": 4}
 _SHOWN = 200  # characters of what a service says
 

@@ -73,19 +73,28 @@ def _refusal(start_response: Callable[..., Any], status: int, code: str) -> list
 def serving() -> Iterator[S3Server]:
     """Serve a bucket, with the environment that leads there, for this block."""
     app = S3Server()
+    with running(app) as address:
+        patch = pytest.MonkeyPatch()
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", address)
+        try:
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield app
+        finally:
+            patch.undo()
+
+
+@contextmanager
+def running(app: Callable[..., Iterable[bytes]]) -> Iterator[str]:
+    """Run a server in this process, and give its address."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AWS_ACCESS_KEY_ID", "test")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
     try:
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield app
+        yield f"http://127.0.0.1:{server.port}"
     finally:
-        patch.undo()
         server.shutdown()
         thread.join()
         server.server_close()

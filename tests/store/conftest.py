@@ -145,6 +145,16 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="module")
+def gs() -> Iterator[None]:
+    """A server that speaks Google's protocol, with a bucket."""
+    pytest.importorskip("moto.server", reason="moto is not installed")
+    from gcsserver import serving
+
+    with serving():
+        yield
+
+
+@pytest.fixture(scope="module")
 def az(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A server that speaks Azure's protocol, with a container."""
     from azureserver import PROGRAM, serving

@@ -53,10 +53,10 @@ LARGE = Layout(
 )
 
 
-AZURE = pytest.param("az", marks=pytest.mark.stress)
+OTHERS = [pytest.param(name, marks=pytest.mark.stress) for name in ("gs", "az")]
 
 
-@pytest.fixture(params=["s3", "memory", AZURE])
+@pytest.fixture(params=["s3", "memory", *OTHERS])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place at a URL."""
     if request.param != "memory":
@@ -66,7 +66,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 # What asks a place for nothing that others here do not: with S3, which takes seconds, in make stress.
 ON_S3_TOO = pytest.mark.parametrize(
-    "place", ["memory", pytest.param("s3", marks=pytest.mark.stress), AZURE], indirect=True
+    "place", ["memory", pytest.param("s3", marks=pytest.mark.stress), *OTHERS], indirect=True
 )
 
 
@@ -246,6 +246,16 @@ def test_what_a_service_refuses_is_one_sentence(
         assert said in refusal(tmp_path)
     finally:
         s3.refuses = None
+
+
+def test_what_google_refuses_is_one_sentence(gs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "there is no bucket 'no-such-bucket'" in refusal(tmp_path, "gs://no-such-bucket/x")
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "expired")
+    assert "gs://bucket/x refuses your credentials (AuthenticationRequired: As told)" in refusal(
+        tmp_path, "gs://bucket/x"
+    )
+    monkeypatch.setenv("GOOGLE_BASE_URL", "http://127.0.0.1:9")
+    assert "cannot be reached (Connection refused): check the network" in refusal(tmp_path, "gs://bucket/x")
 
 
 def test_an_address_that_does_not_answer_is_said_not_to(

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 pytest.importorskip("obstore", reason="obstore is not installed")
 
 
-@pytest.fixture(params=["directory", "memory", "s3", pytest.param("az", marks=pytest.mark.stress)])
+OTHERS = [pytest.param(name, marks=pytest.mark.stress) for name in ("gs", "az")]
+
+
+@pytest.fixture(params=["directory", "memory", "s3", *OTHERS])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place for a log."""
     if request.param == "directory":
@@ -195,6 +198,6 @@ def test_nothing_is_lost_when_writers_are_killed(place: str, tmp_path: Path) -> 
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("place", ["directory", "s3", "az"], indirect=True)
+@pytest.mark.parametrize("place", ["directory", "s3", "gs", "az"], indirect=True)
 def test_nothing_is_lost_when_many_are_killed(place: str, tmp_path: Path) -> None:
     contend(place, tmp_path, until=4000 if "://" not in place else 600, kills=40)
