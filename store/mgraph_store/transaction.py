@@ -27,7 +27,7 @@ from mgraph_store.errors import (
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.following import follow_if_due, follow_later, reading
-from mgraph_store.index.index import Index, tensor_keys
+from mgraph_store.index.index import Index
 from mgraph_store.index.journal import Count
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
@@ -37,6 +37,7 @@ from mgraph_store.rows.constraints import check_blocks, check_record, verify
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Named, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
+from mgraph_store.rows.selecting import tensor_keys
 from mgraph_store.rows.statements import run
 from mgraph_store.sharing import buffers_at, parameters_at
 from mgraph_store.tensors import attributes

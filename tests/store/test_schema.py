@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
-from mgraph_store.index.index import insert, rows_to_records
+from mgraph_store.index.changes import insert_rows
 from mgraph_store.rows.records import PointBlock
 from mgraph_store.rows.relations import VIEWS, view_statements
 from mgraph_store.rows.schema import ROWS, STORED, TABLE_OF, TABLES, columns, create_statements, stored_in, to_row
+from mgraph_store.rows.selecting import rows_to_records
 
 MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -49,6 +50,10 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, float):
         return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
     return bool(a == b and type(a) is type(b))
+
+
+def insert(con: duckdb.DuckDBPyConnection, kind: type[Any], records: list[Any]) -> None:
+    insert_rows(con, TABLE_OF[kind], [to_row(r) for r in records])
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mgraph_store.errors import CorruptError
-from mgraph_store.index.index import conditions
 from mgraph_store.rows.blocks import GRID_TERMS
 from mgraph_store.rows.records import GridTerm
 from mgraph_store.rows.schema import is_one_of
+from mgraph_store.rows.selecting import conditions
 
 Row = tuple[Any, ...]
 Fetch = Callable[[str, Sequence[Any]], list[Row]]

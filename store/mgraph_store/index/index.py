@@ -10,10 +10,9 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from mgraph_store.errors import (
     CorruptError,
     FormatError,
     InputError,
-    LockTimeoutError,
     MGraphError,
     MovedError,
     OldFormatError,
@@ -32,30 +30,23 @@ from mgraph_store.errors import (
 )
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
-from mgraph_store.index.changes import empty, insert_rows, parts
+from mgraph_store.index.changes import empty, parts
 from mgraph_store.index.commits import follow, gone, lost, number_of, replay, settle
+from mgraph_store.index.complaints import IN_THIS_PROCESS, LOCKED, translated
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.known import Known
 from mgraph_store.index.sharedplace import SharedPlace
-from mgraph_store.rows import limits, schema
+from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.lists import filled
-from mgraph_store.rows.records import Record, now
+from mgraph_store.rows.records import now
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.schema import (
-    ROWS,
     STORED,
-    TABLE_OF,
-    Column,
     columns,
     create_statements,
-    create_views,
-    is_one_of,
     stored_in,
-    tables_with,
-    to_row,
 )
 from mgraph_store.rows.statements import run
 
@@ -68,9 +59,6 @@ _IN_MEMORY = 1 << 28
 """Bytes of an index up to which it is copied into memory, if no disk has room for a copy."""
 
 _REWRITTEN = "present.duckdb"
-
-_IN_THIS_PROCESS = "Unique file handle conflict"
-"""DuckDB's message if another connection of the same process has the file open."""
 
 _OWN_PATIENCE = 5.0  # seconds; whoever has it open here may be waiting for us, and everyone else waits meanwhile
 
@@ -171,7 +159,7 @@ class Index:
                 con.commit()
                 self.journal.begin(0, [empty(con)])
         except duckdb.Error as error:
-            raise self.translate(error) from error
+            raise translated(error, self.path) from error
         _EMPTY[schema.FORMAT_VERSION] = self.path.read_bytes()
 
     def create_from(self, number: int, document: dict[str, Any]) -> None:
@@ -184,7 +172,7 @@ class Index:
             with duckdb.connect(str(self.path), config={**CONFIG, **STORAGE, "enable_external_access": "false"}) as con:
                 replay(con, [Entry(number, document)])
         except duckdb.Error as error:
-            raise self.translate(error) from error
+            raise translated(error, self.path) from error
 
     @contextlib.contextmanager
     def connect(
@@ -222,7 +210,7 @@ class Index:
             with self._opened(True, patience, place) as con:
                 yield con
             return
-        with self._opened(True, patience) as con, self._in_memory(con, count):  # where no disk has room
+        with self._opened(True, patience) as con, older.in_memory(con, self.journal, count):  # where no disk has room
             yield con
 
     @contextlib.contextmanager
@@ -324,7 +312,7 @@ class Index:
             making.rename(_REWRITTEN, graph, self._name)
             graph.flush()
         except duckdb.Error as error:
-            raise self.translate(error) from error
+            raise translated(error, self.path) from error
         finally:
             making.above().remove(making.name)
 
@@ -360,30 +348,13 @@ class Index:
         try:
             return older.copied(place, state, self.copy_whole_to, bring)
         except duckdb.Error as error:
-            raise self.translate(error) from error
+            raise translated(error, self.path) from error
         except OSError as error:
             why = f"has format {found}" if old else f"has commits that {self.path.name} has not, and cannot be written"
             raise StoreError(
                 f"Graph {self.path.parent} {why}, and is read through a copy of its index, for which there "
                 f"is no room below {tempfile.gettempdir()} ({error.strerror or error})."
             ) from error
-
-    @contextlib.contextmanager
-    def _in_memory(self, con: duckdb.DuckDBPyConnection, count: Count) -> Iterator[None]:
-        """Let a connection read a copy of its tables in memory, which is brought up to date."""
-        name, (own,) = f"copy_{random_characters(8)}", con.execute("SELECT current_database()").fetchall()[0]
-        con.execute(f"ATTACH ':memory:' AS {name}")
-        try:
-            for table in ("meta", *map(stored_in, STORED)):
-                con.execute(f'CREATE TABLE {name}.main.{table} AS FROM "{own}".main.{table}')
-            con.execute(f"USE {name}")
-            for statement in create_views():
-                con.execute(statement)
-            follow(con, self.journal, count)
-            yield
-        finally:
-            con.execute(f'USE "{own}"')
-            con.execute(f"DETACH {name}")
 
     def check_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Check that the tables have all columns that this version reads.
@@ -426,7 +397,7 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
             except duckdb.InterruptException:
                 raise  # Ctrl-C
             except duckdb.Error as error:
-                raise self.translate(error) from error
+                raise translated(error, self.path) from error
 
     def _check_same(self, place: Path) -> None:
         # DuckDB has followed a path: check that it led to our directory.
@@ -457,46 +428,6 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
         self.found = int(found)
         return self.found, int(commits)
 
-    def translate(self, error: duckdb.Error) -> MGraphError:
-        """Translate an error that DuckDB raised about this index into one sentence."""
-        text = str(error)
-        first = text.splitlines()[0].rstrip(".")
-        if "Could not set lock" in text:
-            holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
-            return LockTimeoutError(f"{self.path} is open in {holder}: close it there and try again.")
-        if _IN_THIS_PROCESS in text:
-            return LockTimeoutError(
-                f"{self.path} is open in this very process ({os.getpid()}), by a DuckDB connection that is not "
-                "mgraph's: close it (con.close(), or end the notebook's kernel) and try again. To look into an index "
-                "for longer, copy the graph (mgraph copy), or ask with mgraph sql."
-            )
-        if "version number" in text:
-            return FormatError(f"{self.path} needs another version of DuckDB ({first}).")
-        if "No space left" in text or "Disk quota" in text or "File too large" in text:
-            return StoreError(
-                f"No space left for {self.path}: nothing was stored; free some disk space (or quota) and try again."
-            )
-        if "disabled by configuration" in text:
-            return StoreError(
-                f"The index of graph {self.path.parent} leads to a file elsewhere, which is not read ({first}): "
-                "index.duckdb must be an ordinary file, without views of other files."
-            )
-        if "Permission denied" in text or "Read-only file system" in text:
-            return StoreError(f"{self.path} is not accessible to this user ({first}).")
-        damaged = (
-            "not a valid DuckDB",
-            "Corrupt",
-            "corrupt",
-            "checksum",
-            "WAL file",
-            "deserialize",
-            "read enough bytes",
-        )
-        fatal = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
-        if isinstance(error, fatal) or any(word in text for word in damaged):
-            return CorruptError(f"{self.path} is damaged ({first}): `mgraph check` says what can be done.")
-        return StoreError(f"DuckDB failed on {self.path}: {first}")
-
 
 def _version() -> str:
     try:
@@ -507,9 +438,9 @@ def _version() -> str:
 
 def _patience(error: duckdb.Error, place: Path, patience: float) -> float:
     """Return for how many seconds it may be worth retrying to open an index."""
-    if "Could not set lock" in str(error):
+    if LOCKED in str(error):
         return patience
-    if _IN_THIS_PROCESS in str(error) and not instances().has_open(place):
+    if IN_THIS_PROCESS in str(error) and not instances().has_open(place):
         return min(patience, _OWN_PATIENCE)
     return 0.0
 
@@ -521,78 +452,3 @@ def check_path(graph: Path) -> None:
             f"A graph cannot be at {graph}, because DuckDB takes what follows a question mark for parameters: "
             "choose a path without one."
         )
-
-
-def insert(con: duckdb.DuckDBPyConnection, record: type[Any], records: Sequence[Record]) -> None:
-    """Append records of one type in one statement."""
-    insert_rows(con, TABLE_OF[record], [to_row(r) for r in records])
-
-
-def tensor_keys(
-    con: duckdb.DuckDBPyConnection, *, of: Sequence[str] | None = None, without: Sequence[str] = ()
-) -> set[str]:
-    """List the keys of tensor objects that rows refer to: all rows, those ``of`` some nodes, or ``without`` some."""
-    some, parts = of is not None or bool(without), []
-    for table in tables_with("tensor_key"):
-        owner = "id" if table == "nodes" else "node_id"
-        part = f"SELECT tensor_key FROM {table} WHERE tensor_key IS NOT NULL"
-        if some:
-            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT value FROM mgraph_owners)"
-        parts.append(part)
-    with filled(con, mgraph_owners=without if of is None else of) if some else contextlib.nullcontext():
-        return {key for (key,) in con.execute(" UNION ".join(parts)).fetchall()}
-
-
-def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """Make records from full rows, with columns in the order of the fields."""
-    restore = [(i, c.restore) for i, c in enumerate(columns(record)) if c.restore is not None]
-    result = []
-    if TABLE_OF[record] in ROWS:
-        _require_whole(record, rows)
-    if not restore:
-        result = [record(*row) for row in rows]
-    for row in rows if restore else ():
-        values = list(row)
-        for i, function in restore:
-            if values[i] is not None:
-                values[i] = function(values[i])
-        result.append(record(*values))
-    for found in result:
-        wrong = limits.fault(found)
-        if wrong:
-            raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} cannot be read: {wrong}.")
-    return result
-
-
-def _require_whole(record: type[Any], rows: Sequence[Sequence[Any]]) -> None:
-    # Where a block has lists of different lengths, DuckDB fills up the shorter ones.
-    needed = itemgetter(*(i for i, c in enumerate(columns(record)) if not c.nullable))
-    if any(None in needed(row) for row in rows):
-        raise CorruptError(f"A block does not have all rows of {TABLE_OF[record]}: run `mgraph check`.")
-
-
-def conditions(record: type[Any], equals: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
-    """Turn equality filters into SQL: a value, None (IS NULL) or a list (IN)."""
-    known = {c.name: c for c in columns(record)}
-    parts, values = [], []
-    for name, value in equals.items():
-        if name not in known:
-            raise InputError(f"{TABLE_OF[record]} has no column {name!r}: choose from {', '.join(known)}.")
-        c = known[name]
-        if value is None:
-            parts.append(f'"{name}" IS NULL')
-        elif isinstance(value, (list, tuple, set, frozenset)) and not c.type.endswith("[]"):
-            condition, given = is_one_of(name, c.type, [_value(record, c, v) for v in value])
-            parts.append(condition)
-            values += given
-        else:
-            parts.append(f'"{name}" = ?')
-            values.append(_value(record, c, value))
-    return parts, values
-
-
-def _value(record: type[Any], column: Column, value: Any) -> Any:
-    try:
-        return column.to_sql(value)
-    except InputError as error:
-        raise InputError(f"{record.__name__}: {error}") from None

@@ -11,19 +11,23 @@ somebody has committed meanwhile. To be written, a graph must be upgraded to the
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from mgraph_store.folder import Folder
+from mgraph_store.index.commits import follow
 from mgraph_store.index.instances import CONFIG
-from mgraph_store.index.journal import Count
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.schema import STORED, create_views, stored_in
 
 State = tuple[int, int | Count | None, int]
 """The state of an index when it was copied: its format, the last commit, its inode."""
@@ -101,3 +105,21 @@ def _after_in_child() -> None:
 
 os.register_at_fork(after_in_child=_after_in_child)
 atexit.register(lambda: _present.clear())
+
+
+@contextlib.contextmanager
+def in_memory(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count) -> Iterator[None]:
+    """Let a connection read a copy of its tables in memory, which is brought up to date."""
+    name, (own,) = f"copy_{random_characters(8)}", con.execute("SELECT current_database()").fetchall()[0]
+    con.execute(f"ATTACH ':memory:' AS {name}")
+    try:
+        for table in ("meta", *map(stored_in, STORED)):
+            con.execute(f'CREATE TABLE {name}.main.{table} AS FROM "{own}".main.{table}')
+        con.execute(f"USE {name}")
+        for statement in create_views():
+            con.execute(statement)
+        follow(con, journal, count)
+        yield
+    finally:
+        con.execute(f'USE "{own}"')
+        con.execute(f"DETACH {name}")

@@ -11,12 +11,12 @@ import duckdb
 
 from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index.changes import snapshot
-from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.index.sql import without_zones
 from mgraph_store.index.unfolding import can_unfold, unfolded
 from mgraph_store.rows.blockviews import source
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
+from mgraph_store.rows.selecting import conditions, rows_to_records, tensor_keys
 from mgraph_store.rows.statements import parsed
 
 if TYPE_CHECKING:

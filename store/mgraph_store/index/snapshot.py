@@ -21,6 +21,7 @@ import duckdb
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.index import commits
+from mgraph_store.index.complaints import translated
 from mgraph_store.index.following import reading
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import CONFIG, instances
@@ -126,7 +127,7 @@ def opened(index: Index, copy: Path, *, read_only: bool) -> Iterator[duckdb.Duck
         except duckdb.InterruptException:
             raise  # Ctrl-C
         except duckdb.Error as error:
-            raise index.translate(error) from error
+            raise translated(error, index.path) from error
 
 
 def _bring_up_to_date(index: Index, folder: Folder, count: Count | None) -> bool:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.index.gridrows import Fetch, Row, parameters_on_grids, terms_on_grids
-from mgraph_store.index.index import conditions
 from mgraph_store.rows.records import EvaluationBlock, PointBlock, TermBlock
 from mgraph_store.rows.schema import ROWS, TABLE_OF, columns, is_one_of
+from mgraph_store.rows.selecting import conditions
 
 
 @dataclass(frozen=True)
