@@ -20,19 +20,14 @@ import math
 import os
 import shutil
 import stat
-import sys
-import threading
 import time
-import warnings
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from typing_extensions import override
-
-from mgraph_store.errors import EntryError, MovedError, MovedWarning
+from mgraph_store.errors import EntryError
 from mgraph_store.flushing import Flushes
+from mgraph_store.root import HAS_PROC, Root, path_of
 
 TEMPORARY, SET_ASIDE, STATES, PREDICTIONS = "tmp", "damaged", "states", "predictions"
 """Folders of a graph: for what is being written, and for what a repair replaced."""
@@ -50,72 +45,6 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-
-
-class Root:
-    """A directory that a user named, which may be a link; held open from its first use."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self._lock = threading.Lock()
-        self._descriptor: int | None = None
-        self._identity = (0, 0)
-        self._told: Path | None = None
-
-    @override
-    def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
-        return Root, (self.path,)
-
-    def descriptor(self) -> int:
-        """Return the descriptor of the directory; OSError if there is none."""
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                self._identity = _identity(os.fstat(self._descriptor))
-                weakref.finalize(self, os.close, self._descriptor)
-            return self._descriptor
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode number of the directory, which identify it wherever it is moved."""
-        self.descriptor()
-        return self._identity
-
-    def where(self) -> Path:
-        """Return a path at which the directory is now; warn once if that is no longer the one that was given.
-
-        Raises
-        ------
-        MovedError
-            If it is gone, or it is unknown where it is.
-        """
-        descriptor = self.descriptor()
-        if self._is_at(self.path):
-            return self.path
-        found = _path_of_directory(descriptor)
-        if found is None or not self._is_at(found):
-            there = ", and another one is there now" if self.path.exists() else ""
-            raise MovedError(
-                f"The graph at {self.path} was removed while it was in use, or moved to another file system{there}: "
-                "nothing more is stored. Open the graph where it is now; an interrupted run can be resumed there with "
-                "`mgraph resume`."
-            )
-        if found != self._told:
-            self._told = found
-            there = ", and something else is there now" if self.path.exists() else ""
-            warnings.warn(
-                f"The graph at {self.path} was moved to {found} while it was in use{there}: what is stored from now "
-                f"on is stored in {found}.",
-                MovedWarning,
-                stacklevel=2,
-            )
-        return found
-
-    def _is_at(self, path: Path) -> bool:
-        try:
-            return _identity(path.stat()) == self._identity
-        except OSError:
-            return False
 
 
 class Folder:
@@ -199,7 +128,7 @@ class Folder:
 
         If the system has none that leads through the descriptor, it is the folder's own path.
         """
-        return path_of(descriptor) if _HAS_PROC else self.root.where().joinpath(*self._names)
+        return path_of(descriptor) if HAS_PROC else self.root.where().joinpath(*self._names)
 
     # Looking
 
@@ -535,18 +464,6 @@ def put_in_place(building: Path, path: Path) -> None:
     Folder(path.parent).flush()
 
 
-def path_of(descriptor: int) -> Path:
-    """Return a path that leads to the open file, for libraries that need one."""
-    return Path(f"/proc/self/fd/{descriptor}" if _HAS_PROC else f"/dev/fd/{descriptor}")
-
-
-_HAS_PROC = Path("/proc/self/fd").is_dir()
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
 def _kind(status: os.stat_result) -> str:
     return next((what for test, what in _KINDS if test(status.st_mode)), "something unknown")
 
@@ -570,15 +487,3 @@ def _kind_at(folder: int, name: str) -> str:
         return _kind(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return "something else by now"
-
-
-def _path_of_directory(descriptor: int) -> Path | None:
-    # Linux and macOS can tell where a directory is now.
-    try:
-        if sys.platform == "darwin":  # pragma: no cover
-            import fcntl
-
-            return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
-        return Path(f"/proc/self/fd/{descriptor}").readlink()
-    except OSError:
-        return None

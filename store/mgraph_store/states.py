@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.folder import STATES, Folder, path_of
+from mgraph_store.folder import STATES, Folder
+from mgraph_store.root import path_of
 from mgraph_store.rows.ids import is_id
 
 _STATE = re.compile(r"state-(\d{6,})\.safetensors")

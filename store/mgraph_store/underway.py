@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.folder import STATES, Folder, Root
+from mgraph_store.folder import STATES, Folder
 from mgraph_store.index.processes import Process
+from mgraph_store.root import Root
 from mgraph_store.rows.ids import is_id
 from mgraph_store.rows.records import Run
 

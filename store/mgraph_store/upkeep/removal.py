@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import StillNeededError, StoreError
-from mgraph_store.folder import Root
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.replacement import NotPossibleError, remove_rows
 from mgraph_store.index.snapshot import is_large
+from mgraph_store.root import Root
 from mgraph_store.rows.lists import filled
 from mgraph_store.rows.records import Connection, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
