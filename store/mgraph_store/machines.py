@@ -13,7 +13,7 @@ from mgraph_store.errors import FormatError, InputError, NameTakenError, NotFoun
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index.changes import empty
 from mgraph_store.index.index import check_path
-from mgraph_store.index.journal import unpacked
+from mgraph_store.index.journalrecord import unpacked
 from mgraph_store.index.shared import Birth, have_grids, newest_snapshot
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.objectstorage import check_url

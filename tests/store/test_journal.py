@@ -23,7 +23,8 @@ from mgraph_store.index import changes as changes_module
 from mgraph_store.index import commits
 from mgraph_store.index import journal as journal_module
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Entry, Journal, packed, record_size
+from mgraph_store.index.journal import Journal
+from mgraph_store.index.journalrecord import Entry, checksum_of, packed, record, record_size
 from mgraph_store.rows.schema import Column
 from mgraph_store.upkeep.check import examine, journal_state, sums
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE
@@ -336,10 +337,10 @@ def test_a_journal_with_a_counter_of_before_is_begun_anew(graph: Any, ahead: int
     entries = list(journal.entries(count))
     length = count.length - ahead * record_size(count.number, entries[-1].document)
     former = journal_module._SLOT.pack(b"mgcount1", count.number - ahead, count.generation, length)
-    slots.write_bytes((former + journal_module._checksum(former)).ljust(4096, b"\0"))
+    slots.write_bytes((former + checksum_of(former)).ljust(4096, b"\0"))
     if not ahead:
         stale = {"remove": [["nodes", "name", ["a"]]]}
-        journal._write(count.file, journal_module.record(count.number + 1, packed(stale)), count.length)
+        journal._write(count.file, record(count.number + 1, packed(stale)), count.length)
     assert journal.is_former()
     GraphStore.open(graph.store.path)
     assert problems(graph.store, deep=not ahead) == []

@@ -15,7 +15,7 @@ import pytest
 
 from mgraph_store import Connection, Layout, Node, NodeTerm, Note, Run, Sweep, TensorSpec, columns, new_id
 from mgraph_store.errors import CorruptError, InputError
-from mgraph_store.index import journal
+from mgraph_store.index import journalrecord
 from mgraph_store.rows import limits
 from mgraph_store.rows.limits import fault
 from mgraph_store.rows.schema import TABLES
@@ -110,13 +110,13 @@ def test_a_chain_of_sums(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_record_of_the_journal_that_unpacks_to_much(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "UNPACKED_BYTES", 1000)
+    monkeypatch.setattr(journalrecord, "UNPACKED_BYTES", 1000)
     document = {"add": {}, "x": " " * 10**6}
-    packed = journal.record(1, journal.packed(document))
+    packed = journalrecord.record(1, journalrecord.packed(document))
     assert len(zlib.compress(json.dumps(document).encode(), 1)) * limits.UNPACKED_RATIO < 10**6
-    assert journal._next(io.BytesIO(packed), len(packed), True)[0] is None
-    small = journal.record(1, journal.packed({"x": "ab"}))
-    entry, length = journal._next(io.BytesIO(small), len(small), True)
+    assert journalrecord.read_record(io.BytesIO(packed), len(packed), True)[0] is None
+    small = journalrecord.record(1, journalrecord.packed({"x": "ab"}))
+    entry, length = journalrecord.read_record(io.BytesIO(small), len(small), True)
     assert entry is not None
     assert length > 0
 

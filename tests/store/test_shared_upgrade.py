@@ -18,7 +18,8 @@ from mgraph_store.errors import FormatError, OldFormatError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.index import changes, index, migrations
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Journal, packed, unpacked
+from mgraph_store.index.journal import Journal
+from mgraph_store.index.journalrecord import packed, unpacked
 from mgraph_store.index.shared import SharedJournal
 from mgraph_store.machines import join
 from mgraph_store.objectstorage import ObjectStorage

@@ -16,7 +16,7 @@ import pytest
 from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, NodeTerm, Note, Run, Sweep, new_id, problems
 from mgraph_store.errors import CorruptError, StillNeededError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.index import journal, replacement, snapshot
+from mgraph_store.index import journalrecord, replacement, snapshot
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.snapshot import looked_at
 from mgraph_store.rows import lists
@@ -149,13 +149,13 @@ def test_rows_that_a_large_index_loses_leave_the_others(graph: Any, many: int, m
     before = rows(graph)
     removal = plan(graph, made)
     waited: list[bool] = []
-    record = journal.record
+    record = journalrecord.record
 
     def watched(number: int, payload: bytes) -> bytes:
         waited.append(graph.store.lock.is_held())
         return record(number, payload)
 
-    monkeypatch.setattr(journal, "record", watched)
+    monkeypatch.setattr(journalrecord, "record", watched)
     file = graph.store.path / "index.duckdb"
     first, number = file.stat().st_ino, graph.store.index.journal.count().number
     removal.apply(graph.store)

@@ -37,7 +37,8 @@ from mgraph_store.errors import CorruptError, FormatError, InputError, OldFormat
 from mgraph_store.folder import Folder
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances, instances
-from mgraph_store.index.journal import Journal, packed, record
+from mgraph_store.index.journal import Journal
+from mgraph_store.index.journalrecord import packed, record
 from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
 from mgraph_store.transaction import Transaction

@@ -15,7 +15,8 @@ import duckdb
 
 from mgraph_store.errors import CorruptError, FormatError, NotFoundError, StoreError
 from mgraph_store.index.changes import PART, Changes, parts, weight
-from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.journalrecord import Entry
 from mgraph_store.rows import schema
 from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.statements import run

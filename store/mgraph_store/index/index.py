@@ -35,7 +35,8 @@ from mgraph_store.index.commits import follow, gone, lost, number_of, replay, se
 from mgraph_store.index.complaints import IN_THIS_PROCESS, LOCKED, translated
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
-from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.journalrecord import Entry
 from mgraph_store.index.known import Known
 from mgraph_store.index.sharedplace import SharedPlace
 from mgraph_store.rows import schema

@@ -21,14 +21,11 @@ after which what was found is on the disk. Of a :class:`Count`, only the number 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import json
 import os
 import re
 import secrets
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +33,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
-from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
+from mgraph_store.index.journalrecord import (
+    CHECKSUM_BYTES,
+    Entry,
+    Prepared,
+    checksum_of,
+    packed,
+    read_number,
+    read_record,
+    record,
+)
 
 if TYPE_CHECKING:
     from mgraph_store.sharedlog import Writing
@@ -44,10 +50,8 @@ if TYPE_CHECKING:
 COUNTER = "count"
 _PAGE = 4096  # bytes from one slot to the other, so that no torn write reaches both
 _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the checksum
-_RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
-_MAGIC_SLOT, _MAGIC_FORMER, _MAGIC_RECORD = b"mgcount2", b"mgcount1", b"mgcommit"
+_MAGIC_SLOT, _MAGIC_FORMER = b"mgcount2", b"mgcount1"
 _END, _APPLIED = 0, 1  # slots
-_CHECKSUM = 16
 _BUFFER = 1 << 20
 _FILE = re.compile(r"[0-9a-f]{16}\.log")
 
@@ -64,28 +68,6 @@ class Count:
     def file(self) -> str:
         """Name of the journal file."""
         return f"{self.generation:016x}.log"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One record of the journal: the number of the commit and what it changed."""
-
-    number: int
-    document: dict[str, Any]
-
-
-@dataclass
-class Prepared:
-    """What :func:`packed` made of a document, and its record, which takes a while to make if it is long."""
-
-    payload: bytes
-    _made: tuple[int, bytes] = (-1, b"")
-
-    def record(self, number: int) -> bytes:
-        """Return the record for a commit's number; only if that is another one than before, it is made."""
-        if self._made[0] != number:
-            self._made = number, record(number, self.payload)
-        return self._made[1]
 
 
 _Slots = tuple[Count | None, Count | None, Count | None]
@@ -317,7 +299,7 @@ class Journal:
                     place = before.length if before.generation == now.generation else now.length
                 file.seek(place)
                 while place < now.length:
-                    entry, length = _next(file, now.length - place, contents=True)
+                    entry, length = read_record(file, now.length - place, contents=True)
                     if entry is None:
                         break
                     found.append(entry)
@@ -336,21 +318,18 @@ class Journal:
         place = 0
         while place < now.length:  # from one to the next; what they contain is not looked at
             file.seek(place)
-            header = file.read(_RECORD.size)
-            if len(header) < _RECORD.size:
+            begun = read_number(file)
+            if begun is None or (place == 0 and begun[0] > number):  # the first has all rows, not a change
                 break
-            magic, found, length = _RECORD.unpack(header)
-            if magic != _MAGIC_RECORD or (place == 0 and found > number):  # the first has all rows, not a change
-                break
-            if found > number:
+            if begun[0] > number:
                 return place
-            place += _RECORD.size + _CHECKSUM + length
+            place += begun[1]
         return now.length
 
     def _entries(self, path: Path, file: BinaryIO, count: Count, contents: bool) -> Iterator[Entry]:
         place, previous, base = 0, None, True  # at its beginning a file may have several records of one commit
         while place < count.length:
-            entry, length = _next(file, count.length - place, contents or previous is None)
+            entry, length = read_record(file, count.length - place, contents or previous is None)
             follows = entry is not None and (
                 previous is None or entry.number == previous + 1 or (base and entry.number == previous)
             )
@@ -372,7 +351,7 @@ class Journal:
                     file.seek(count.length)
                     base = count.number < 0
                     while True:
-                        entry, length = _next(file, size - count.length, contents=False)
+                        entry, length = read_record(file, size - count.length, contents=False)
                         if entry is None:
                             break
                         follows = entry.number == count.number + 1
@@ -395,7 +374,7 @@ class Journal:
 
     def _note(self, count: Count, slot: int, *, flush: bool = False) -> None:
         data = _SLOT.pack(_MAGIC_SLOT, count.number, count.generation, count.length)
-        self._write(COUNTER, data + _checksum(data), slot * _PAGE, cut=False, new=True, flush=flush)
+        self._write(COUNTER, data + checksum_of(data), slot * _PAGE, cut=False, new=True, flush=flush)
 
     def _write(
         self, name: str, data: bytes, place: int, *, cut: bool = True, new: bool = False, flush: bool = True
@@ -415,18 +394,9 @@ class Journal:
         return len(data)
 
 
-def record_size(number: int, document: dict[str, Any]) -> int:
-    """Return how many bytes the record of a commit takes."""
-    return len(record(number, packed(document)))
-
-
-def _checksum(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_CHECKSUM).digest()
-
-
 def _slot(data: bytes) -> tuple[bytes, Count | None]:
-    body, checksum = data[: _SLOT.size], data[_SLOT.size : _SLOT.size + _CHECKSUM]
-    if len(body) < _SLOT.size or _checksum(body) != checksum:
+    body, checksum = data[: _SLOT.size], data[_SLOT.size : _SLOT.size + CHECKSUM_BYTES]
+    if len(body) < _SLOT.size or checksum_of(body) != checksum:
         return b"", None
     magic, number, generation, length = _SLOT.unpack(body)
     return magic, Count(number, generation, length)
@@ -434,42 +404,3 @@ def _slot(data: bytes) -> tuple[bytes, Count | None]:
 
 def _is_log(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
-
-
-def packed(document: dict[str, Any]) -> bytes:
-    """Write a document as it is in a record: compressed JSON."""
-    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
-
-
-def record(number: int, payload: bytes) -> bytes:
-    """Make the record of a commit from what :func:`packed` returned."""
-    header = _RECORD.pack(_MAGIC_RECORD, number, len(payload))
-    return header + _checksum(header + payload) + payload
-
-
-def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]:
-    """Read the record that begins here and return its length; None if what is left holds no complete one."""
-    header = file.read(_RECORD.size)
-    checksum = file.read(_CHECKSUM)
-    if len(header) + len(checksum) < _RECORD.size + _CHECKSUM:
-        return None, 0
-    magic, number, length = _RECORD.unpack(header)
-    if magic != _MAGIC_RECORD or _RECORD.size + _CHECKSUM + length > left:
-        return None, 0
-    payload = file.read(length)
-    if len(payload) != length or _checksum(header + payload) != checksum:
-        return None, 0
-    document = unpacked(payload) if contents else {}
-    return None if document is None else Entry(number, document), _RECORD.size + _CHECKSUM + length
-
-
-def unpacked(payload: bytes) -> dict[str, Any] | None:
-    """Read what :func:`packed` wrote; None if it is something else."""
-    # A checksum proves nothing about the author. Data that unpack to far more than rows would are not read.
-    unpacking = zlib.decompressobj()
-    try:
-        text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * len(payload)))
-        document = json.loads(text) if unpacking.eof else None
-    except (zlib.error, ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

@@ -21,7 +21,8 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.following import settle
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import instances
-from mgraph_store.index.journal import Count, Entry, Prepared, packed
+from mgraph_store.index.journal import Count
+from mgraph_store.index.journalrecord import Entry, Prepared, packed
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.shared import OvertakenError

@@ -32,7 +32,8 @@ from mgraph_store.errors import (
 )
 from mgraph_store.folder import Folder
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.journal import Count, Journal, Prepared, packed, record, unpacked
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.journalrecord import Prepared, packed, record, unpacked
 from mgraph_store.index.migrations import FOLLOWED
 from mgraph_store.index.sharedplace import SHARED, SharedPlace
 from mgraph_store.rows import schema

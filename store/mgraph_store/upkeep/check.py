@@ -19,7 +19,8 @@ import duckdb
 from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, StoreError
 from mgraph_store.index import commits
 from mgraph_store.index.index import Index
-from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.journalrecord import Entry
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.snapshot import MEMORY, is_large, looked_at
 from mgraph_store.rows import schema

@@ -13,7 +13,8 @@ from mgraph_store.folder import TEMPORARY
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes, parts, weight
 from mgraph_store.index.following import settle
-from mgraph_store.index.journal import Count, record_size
+from mgraph_store.index.journal import Count
+from mgraph_store.index.journalrecord import record_size
 from mgraph_store.index.snapshot import opened, state_of, take
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.schema import STORED, columns, stored_in
