@@ -292,8 +292,8 @@ def _length(value: Scalar, span: Span) -> float:
     steps = int(found["count"]) * (span.epoch if found["epochs"] else 1)
     if steps >= span.steps:
         raise InputError(
-            f"In the schedule {value} is {steps} steps, and the phase has {span.steps} (an epoch {span.epoch}); give "
-            f"less, or train longer."
+            f"In the schedule of the learning rate, {value} is {steps} steps, and the phase has only {span.steps} (an "
+            f"epoch has {span.epoch}): train longer, or give a schedule with less."
         )
     return steps
 

@@ -115,7 +115,7 @@ def test_what_does_not_go_together_is_refused_by_name(asked, message):
 
 def test_a_training_too_short_for_its_schedule_is_refused():
     for asked, message in (
-        ({"fge": True, "epochs": 3}, "4ep is 12 steps, and the phase has 9"),
+        ({"fge": True, "epochs": 3}, "4ep is 12 steps, and the phase has only 9"),
         ({"snapshot": True, "schedule": "restarts?cycles=20"}, "a cycle without a step of its own"),
         ({"fge": True, "schedule": "cyclic?period=1"}, "a cycle without a step of its own"),
         ({"swa": True, "schedule": "restarts?cycles=20"}, "a cycle without a step"),

@@ -135,11 +135,11 @@ def test_places_beyond_the_end_are_refused_before_anything_runs():
     x, y = torch.randn(40, 6), torch.arange(40) % 3
     task = make_task(train=(x, y), valid=(x, y), test=(x, y))
     flat = FlatModel(torch.nn.Linear(6, 3))
-    with pytest.raises(InputError, match=r"9ep is 27 steps, and the phase has 27 \(an epoch 3\)"):
+    with pytest.raises(InputError, match=r"9ep is 27 steps, and the phase has only 27 \(an epoch has 3\)"):
         check_training(flat, task, TrainSettings(epochs=9, batch_size=16, schedule="multistep?at=9ep"))
     check_training(flat, task, TrainSettings(epochs=9, batch_size=16, schedule="multistep?at=8ep"))
     surface = BezierSurface(epochs=20, batch_size=16, schedule="cosine?warmup=20ep")
-    with pytest.raises(InputError, match="less, or train longer"):
+    with pytest.raises(InputError, match="train longer, or give a schedule with less"):
         surface.check(flat, task, surface.family(4))
     with pytest.raises(InputError, match="must rise"):
         check_training(flat, task, TrainSettings(epochs=9, schedule="multistep?at=0.5,0.2"))
