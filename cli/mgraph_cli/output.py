@@ -29,9 +29,18 @@ Row = Mapping[str, Any]
 
 
 def emit(
-    rows: Iterable[Row], columns: Sequence[str], *, form: str = "table", title: str = "", empty: str = "nothing yet"
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    *,
+    form: str = "table",
+    title: str = "",
+    empty: str = "nothing yet",
+    heads: Sequence[str] | None = None,
 ) -> None:
-    """Print rows: a table of ``columns``, or all their fields as JSON or CSV."""
+    """Print rows: a table of ``columns``, or all their fields as JSON or CSV.
+
+    ``heads`` are what the table calls the columns: by default their names, with blanks for underscores.
+    """
     rows = list(rows)
     if form == "json":
         bad: list[str] = []
@@ -44,7 +53,7 @@ def emit(
         writer.writerow(map(made, fields))
         writer.writerows([[made(row.get(f)) for f in fields] for row in rows])
     elif rows:
-        _table([{c: row.get(c) for c in columns} for row in rows], columns, title)
+        _table([{c: row.get(c) for c in columns} for row in rows], columns, title, heads)
     else:
         echo(empty)
 
@@ -83,8 +92,8 @@ def note(text: str) -> None:
     echo(text, err=True)
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
-    heads = [visible(column.replace("_", " ")) for column in columns]
+def _table(rows: Sequence[Row], columns: Sequence[str], title: str, heads: Sequence[str] | None = None) -> None:
+    heads = [visible(head) for head in heads or [column.replace("_", " ") for column in columns]]
     cells = [[visible(_plain(row.get(column))) for row in rows] for column in columns]
     is_plain = _is_plain()
     room = 160 if not sys.stdout.isatty() and "COLUMNS" not in os.environ else _room()

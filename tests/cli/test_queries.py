@@ -78,6 +78,8 @@ def test_sql_prints_and_writes(run: Any, path: Path) -> None:
     assert [row["name"] for row in rows] == list("abcd")
     assert run("sql", "SELECT 1 AS one", "--csv").stdout == "one\n1\n"
     assert "no rows" in run("sql", "SELECT name FROM modes WHERE false").stdout
+    names = run("sql", "SELECT name, test_accuracy FROM modes").stdout.split("\n")[0].split()
+    assert names == ["name", "test_accuracy"]  # as the next query must write them
     run("sql", "SELECT * FROM samples", "-o", "samples.parquet")
     (count,) = duckdb.sql(f"SELECT count(*) FROM '{path.parent / 'samples.parquet'}'").fetchall()
     assert count == tuple(run("sql", "SELECT count(*) AS n FROM samples", "--json").rows[0].values())

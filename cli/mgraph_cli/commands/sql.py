@@ -58,4 +58,5 @@ def sql(
         note(f"{len(answer)} rows written to {output}.")
         return
     rows = answer.records()
-    emit(rows, list(rows[0]) if rows else answer.columns, form=form, empty="no rows")
+    columns = list(rows[0]) if rows else answer.columns
+    emit(rows, columns, heads=columns, form=form, empty="no rows")  # the names that another query can take
