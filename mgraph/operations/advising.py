@@ -49,15 +49,14 @@ def otherwise(spent: float | None, memory: Memory, ends: Sequence[Node]) -> str 
     """Name what was worth the most at equal cost in benchmarks/merging.py, by whether the modes look memorised."""
     if not spent or not ends:
         return None
-    on = f"train one mode on for {spent:.2g} T (mgraph train --init {label(ends[0])})"
+    first = label(ends[0])
     more = int(spent)
     vote = f"let the {len(ends)} modes vote (mgraph ensemble)"
     if more:
         vote = f"train {more} more mode{'s' if more > 1 else ''} and let {len(ends) + more} vote (mgraph ensemble)"
     if memory.memorised is None:
-        return f"{on}, or {vote}"
+        return f"train one mode on for {spent:.2g} T (mgraph train --init {first}), or {vote}"
     if memory.memorised:
         return f"{vote}: the modes look memorised, where votes are worth the most, and training on may do harm"
-    return (
-        f"{on}: the modes still improve, where training on is worth the most, be it in cycles (mgraph train --snapshot)"
-    )
+    averaged = f"train one mode on for {spent:.2g} T and average its late weights (mgraph train --init {first} --swa)"
+    return f"{averaged}: the modes still improve, where this was worth the most"

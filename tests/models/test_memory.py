@@ -41,7 +41,7 @@ def test_the_advice_is_what_was_worth_the_most_at_equal_cost() -> None:
     ends = [node(name) for name in "ab"]
     improving, memorised, unknown = Memory(0.9, 1.0), Memory(0.1, 1.0), Memory(None, None)
     for spent, memory, advice in (
-        (1.5, improving, "train one mode on for 1.5 T (mgraph train --init a): the modes still improve"),
+        (1.5, improving, "train one mode on for 1.5 T and average its late weights (mgraph train --init a --swa): the"),
         (1.5, memorised, "train 1 more mode and let 3 vote (mgraph ensemble): the modes look memorised"),
         (0.5, memorised, "let the 2 modes vote (mgraph ensemble): the modes look memorised"),
         (2.0, unknown, "train one mode on for 2 T (mgraph train --init a), or train 2 more modes and let 4 vote"),
