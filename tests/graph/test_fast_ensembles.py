@@ -159,7 +159,7 @@ REFUSED = [
     ("--swa --schedule constant --name n", "goes on from a trained mode: add --init NODE"),
     ("--swa --schedule cosine --name n", "not cosine: it averages weights at a rate that stays high"),
     ("--fge --schedule curve --init parent --name n", "fge needs a schedule cyclic, not curve"),
-    ("--fge --init parent --name n --epochs 2", "In the schedule 4ep is"),
+    ("--fge --init parent --name n --epochs 2", "In the schedule of the learning rate, 4ep is"),
     ("--fge --snapshot --name n", "ask for one of fge, snapshot"),
     ("--snapshot --keep 1 --name n", "leave keep out"),
     ("--snapshot no --name n", "snapshot must be true or false"),
