@@ -88,8 +88,10 @@ def read_buffers(store: GraphStore, node: Node | str, policy: str) -> dict[str, 
 
 
 def buffers_in(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]]:
-    """Read the buffers that a row is about: dtype name → flat array."""
-    return to_the_end(lambda: store.tensor_store.groups(row.tensor_key))
+    """Read the buffers that a row is about: dtype name → flat array; CorruptError if some are missing."""
+    found = to_the_end(lambda: store.tensor_store.groups(row.tensor_key))
+    _check_size(row.tensor_key, sum(array.nbytes for array in found.values()), f"node {row.node_id}", row.nbytes)
+    return found
 
 
 def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[str, NDArray[Any]]:
@@ -123,9 +125,13 @@ def _stored(store: GraphStore, node: Node) -> StoredArray:
     if node.tensor_key is None:
         raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
     array = store.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
-    if array.nbytes != node.nbytes:
-        raise CorruptError(
-            f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "
-            f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
-        )
+    _check_size(node.tensor_key, array.nbytes, f"node {node.id}", node.nbytes)
     return array
+
+
+def _check_size(key: str, found: int, whose: str, wanted: int | None) -> None:
+    if found != wanted:
+        raise CorruptError(
+            f"Tensor object {key} has {found} bytes, {whose} should have {wanted}: restore tensors.zarr/{key} from a "
+            "copy of the graph."
+        )

@@ -18,6 +18,7 @@ from mgraph_store import (
     Layout,
     Member,
     Node,
+    NodeBuffers,
     NodeTerm,
     Run,
     Sweep,
@@ -211,6 +212,24 @@ def test_buffers_and_names(graph: Any, codec: str, layout: Layout) -> None:
         graph.store.read_buffers("a", "recomputed")
     with pytest.raises(KeyError):
         view["fourth"]
+
+
+def test_buffers_of_which_some_are_gone_are_refused(graph: Any, tmp_path: Path) -> None:
+    (node,) = graph.add(graph.parameters(), names=("a",))
+    graph.add_buffers(node, {"float32": np.arange(4, dtype=np.float32), "int64": np.array([7])})
+    with graph.store.reading() as reader:
+        (row,) = reader.all(NodeBuffers)
+    place = graph.store.path / "tensors.zarr" / row.tensor_key / "float32"
+    place.rename(tmp_path / "away")
+    for something in (False, True):  # nothing there, or a file
+        if something:
+            place.write_bytes(b"x")
+        with pytest.raises(
+            CorruptError, match=rf"{row.tensor_key} has 8 bytes, node {node.id} should have 24: restore"
+        ):
+            graph.store.read_buffers("a")
+    place.unlink()
+    (tmp_path / "away").rename(place)
 
 
 def test_derived_nodes_are_sums(graph: Any) -> None:
