@@ -88,8 +88,13 @@ def read_buffers(store: GraphStore, node: Node | str, policy: str) -> dict[str, 
 
 
 def buffers_in(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]]:
-    """Read the buffers that a row is about: dtype name → flat array; CorruptError if some are missing."""
-    found = to_the_end(lambda: store.tensor_store.groups(row.tensor_key))
+    """Read the buffers that a row is about: dtype name → flat array; errors as :func:`buffer_arrays`."""
+    return to_the_end(lambda: {dtype: array.read() for dtype, array in buffer_arrays(store, row).items()})
+
+
+def buffer_arrays(store: GraphStore, row: NodeBuffers) -> dict[str, StoredArray]:
+    """Open the buffers that a row is about: dtype name → stored array; CorruptError if some are missing."""
+    found = store.tensor_store.arrays(row.tensor_key)
     _check_size(row.tensor_key, sum(array.nbytes for array in found.values()), f"node {row.node_id}", row.nbytes)
     return found
 

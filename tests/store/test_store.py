@@ -37,6 +37,7 @@ from mgraph_store.errors import (
     NotFoundError,
     StoreError,
 )
+from mgraph_store.exchange.bundle import pack
 from mgraph_store.folder import Folder, put_in_place
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows.records import now
@@ -228,6 +229,9 @@ def test_buffers_of_which_some_are_gone_are_refused(graph: Any, tmp_path: Path) 
             CorruptError, match=rf"{row.tensor_key} has 8 bytes, node {node.id} should have 24: restore"
         ):
             graph.store.read_buffers("a")
+        with pytest.raises(CorruptError, match="has 8 bytes"):
+            pack(graph.store, [node.id], tmp_path / "a.zip")
+        assert not (tmp_path / "a.zip").exists()
     place.unlink()
     (tmp_path / "away").rename(place)
 

@@ -38,6 +38,7 @@ from mgraph_store.rows.records import Connection, Edge, Member, Node, NodeBuffer
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
 from mgraph_store.tensors.digests import PATTERN
 from mgraph_store.tensors.objects import disk_error
+from mgraph_store.values import buffer_arrays
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -335,7 +336,7 @@ def _tensors(store: GraphStore, rows: Rows) -> Iterator[tuple[str, Iterator[NDAr
     for buffers in rows[NodeBuffers]:
         if buffers.digest not in done:
             done.add(buffers.digest)
-            for dtype, array in store.tensor_store.arrays(buffers.tensor_key).items():
+            for dtype, array in buffer_arrays(store, buffers).items():
                 yield f"buffers/{buffers.digest}/{dtype}", (chunk for _, chunk in array.chunks())
 
 
