@@ -95,7 +95,7 @@ def buffers_in(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]]:
 def buffer_arrays(store: GraphStore, row: NodeBuffers) -> dict[str, StoredArray]:
     """Open the buffers that a row is about: dtype name → stored array; CorruptError if some are missing."""
     found = store.tensor_store.arrays(row.tensor_key)
-    _check_size(row.tensor_key, sum(array.nbytes for array in found.values()), f"node {row.node_id}", row.nbytes)
+    _check_size(row.tensor_key, sum(array.nbytes for array in found.values()), row.node_id, row.nbytes)
     return found
 
 
@@ -130,13 +130,13 @@ def _stored(store: GraphStore, node: Node) -> StoredArray:
     if node.tensor_key is None:
         raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
     array = store.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
-    _check_size(node.tensor_key, array.nbytes, f"node {node.id}", node.nbytes)
+    _check_size(node.tensor_key, array.nbytes, node.id, node.nbytes)
     return array
 
 
-def _check_size(key: str, found: int, whose: str, wanted: int | None) -> None:
+def _check_size(key: str, found: int, node: str, wanted: int | None) -> None:
     if found != wanted:
         raise CorruptError(
-            f"Tensor object {key} has {found} bytes, {whose} should have {wanted}: restore tensors.zarr/{key} from a "
+            f"Tensor object {key} has {found} bytes, node {node} should have {wanted}: restore tensors.zarr/{key} from a "
             "copy of the graph."
         )
