@@ -137,6 +137,6 @@ def _stored(store: GraphStore, node: Node) -> StoredArray:
 def _check_size(key: str, found: int, node: str, wanted: int | None) -> None:
     if found != wanted:
         raise CorruptError(
-            f"Tensor object {key} has {found} bytes, node {node} should have {wanted}: restore tensors.zarr/{key} from a "
-            "copy of the graph."
+            f"Tensor object {key} has {found} bytes, node {node} should have {wanted}: restore tensors.zarr/{key} from "
+            "a copy of the graph."
         )
