@@ -10,7 +10,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from s3server import BUCKET, S3Server, running
+from s3server import BUCKET, S3Server, refusal, running
 
 TOKEN = "test"
 _TO_S3 = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request"  # moto verifies no signatures
@@ -26,13 +26,13 @@ class GoogleServer:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get("HTTP_AUTHORIZATION") != f"Bearer {TOKEN}":
-            return _answer(start_response, "401 Unauthorized", "AuthenticationRequired")
+            return refusal(start_response, 401, "AuthenticationRequired")
         environ["HTTP_AUTHORIZATION"] = _TO_S3
         if environ["REQUEST_METHOD"] not in ("PUT", "DELETE"):
             return self._s3(environ, start_response)
         with self._changing:
             if environ["REQUEST_METHOD"] == "DELETE" and not self._has(environ):
-                return _answer(start_response, "404 Not Found", "NoSuchKey")
+                return refusal(start_response, 404, "NoSuchKey")
             # An object that does not exist has generation 0.
             if environ.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None) == "0":
                 environ["HTTP_IF_NONE_MATCH"] = "*"
@@ -46,12 +46,6 @@ class GoogleServer:
         found: list[str] = []
         list(self._s3({**environ, "REQUEST_METHOD": "HEAD"}, lambda status, *_: found.append(status)))
         return found[0].startswith("200")
-
-
-def _answer(start_response: Callable[..., Any], status: str, code: str) -> list[bytes]:
-    body = f"<?xml version='1.0' encoding='UTF-8'?><Error><Code>{code}</Code><Message>As told.</Message></Error>"
-    start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-    return [body.encode()]
 
 
 @contextmanager

@@ -47,23 +47,24 @@ class S3Server:
         self.answered += 1
         time.sleep(self.delay)
         if self.refuses is not None:
-            return _refusal(start_response, *self.refuses)
+            return refusal(start_response, *self.refuses)
         if environ["REQUEST_METHOD"] != "PUT":
             return self._app(environ, start_response)
         if self.ignores_conditions:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if self.conflicts and "HTTP_IF_NONE_MATCH" in environ:
             self.conflicts -= 1
-            return _refusal(start_response, 409, "ConditionalRequestConflict")
+            return refusal(start_response, 409, "ConditionalRequestConflict")
         with self._writing:  # moto looks and then writes; S3 does it in one step
             if self.answers_lost:
                 self.answers_lost -= 1
                 list(self._app(environ, lambda *_: None))
-                return _refusal(start_response, 500, "InternalError")
+                return refusal(start_response, 500, "InternalError")
             return list(self._app(environ, start_response))
 
 
-def _refusal(start_response: Callable[..., Any], status: int, code: str) -> list[bytes]:
+def refusal(start_response: Callable[..., Any], status: int, code: str) -> list[bytes]:
+    """Answer that a request is refused, as services do."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>As told.</Message></Error>".encode()
     start_response(f"{status} {code}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
     return [body]
