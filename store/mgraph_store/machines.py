@@ -6,7 +6,6 @@ What such a graph is, see :mod:`mgraph_store.index.shared`.
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 from mgraph_store.errors import FormatError, InputError, NameTakenError, NotFoundError
@@ -81,7 +80,7 @@ def join(path: str | Path, place: str, *, lock_timeout: float | None = None) -> 
         raise NotFoundError(f"There is no shared graph in {place}: make one with `mgraph init --shared`.")
     log = SharedLog.at(shared.log)
     birth = Birth.read(log)
-    shared = replace(shared, id=birth.id)
+    shared = shared._replace(id=birth.id)
     found = newest_snapshot(log)
     if found is None and birth.format < schema.FORMAT_VERSION and not _is_upgraded(log):
         raise FormatError(

@@ -7,7 +7,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,7 +167,7 @@ class GraphStore:
             if shared is not None:
                 shared.write(new)
             if place is not None:
-                replace(place, directory=directory_of(new)).write(new)
+                place._replace(directory=directory_of(new)).write(new)
             elif shared is None:
                 (building / TENSORS).mkdir()
                 (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not
 
 def _noted(pid: int) -> Process:
     """What a process of that number, which began when this one did, would have noted."""
-    return replace(Process.present(), pid=pid)
+    return Process.present()._replace(pid=pid)
 
 
 def test_this_process_runs_and_one_that_ended_does_not() -> None:
@@ -36,7 +35,7 @@ def test_a_process_is_known_by_its_start_and_no_clock_is_asked(monkeypatch: pyte
     here = Process.present()
     assert here.alive is True
     assert here.start is not None
-    assert replace(here, start=here.start - 1).alive is False  # another one that has the number now
+    assert here._replace(start=here.start - 1).alive is False  # another one that has the number now
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**40])
@@ -55,14 +54,14 @@ def test_a_process_that_nobody_waited_for_does_not_run() -> None:
 def test_what_cannot_be_seen_from_here_is_not_known() -> None:
     here = Process.present()
     assert Process("another-machine", 1).alive is None
-    assert replace(here, boot="another boot").alive is None
-    assert replace(here, pid=None).alive is None
+    assert here._replace(boot="another boot").alive is None
+    assert here._replace(pid=None).alive is None
 
 
 @linux
 def test_containers_count_processes_anew_and_names_of_hosts_say_nothing() -> None:
     here = Process.present()
-    assert replace(here, numbers=1).alive is None
-    assert replace(here, numbers=1).on_this_machine
-    assert replace(here, host="renamed").alive is True
+    assert here._replace(numbers=1).alive is None
+    assert here._replace(numbers=1).on_this_machine
+    assert here._replace(host="renamed").alive is True
     assert not Process("another-machine", 1).on_this_machine

@@ -65,7 +65,7 @@ def test_what_holds_its_lock_is_alive_wherever_it_says_that_it_is(tmp_path: Path
     with holder(tmp_path) as child:
         assert RunLock(tmp_path, ID).is_held()
         assert not RunLock(tmp_path, ID).acquire()
-        for run in (elsewhere(), noted(Process.present()), noted(replace(Process.present(), pid=2**22 + 1))):
+        for run in (elsewhere(), noted(Process.present()), noted(Process.present()._replace(pid=2**22 + 1))):
             assert Sighting.of(tmp_path, run).life is Life.ALIVE
         child.send_signal(signal.SIGKILL)
         child.wait()
@@ -83,7 +83,7 @@ def test_a_free_lock_is_a_process_that_is_gone_where_its_lock_would_be_seen(
 ) -> None:
     with holder(tmp_path):
         pass
-    in_another_container = noted(replace(Process.present(), numbers=1, pid=1, host="other"))
+    in_another_container = noted(Process.present()._replace(numbers=1, pid=1, host="other"))
     monkeypatch.setattr("mgraph_store.underway._is_local", lambda _: False)
     if sys.platform == "linux":  # the same kernel
         assert Sighting.of(tmp_path, in_another_container).life is Life.GONE
@@ -97,9 +97,9 @@ def test_without_a_lock_the_process_itself_is_looked_for(tmp_path: Path, shared_
     here = Process.present()
     assert Sighting.of(tmp_path, noted(here)).life is Life.ALIVE
     assert Sighting.of(None, noted(here)).life is Life.ALIVE
-    assert Sighting.of(tmp_path, noted(replace(here, start=1))).life is Life.GONE
-    assert Sighting.of(tmp_path, noted(replace(here, pid=2**22 + 1))).life is Life.GONE
-    assert Sighting.of(tmp_path, noted(replace(here, numbers=1))).life is Life.UNKNOWN
+    assert Sighting.of(tmp_path, noted(here._replace(start=1))).life is Life.GONE
+    assert Sighting.of(tmp_path, noted(here._replace(pid=2**22 + 1))).life is Life.GONE
+    assert Sighting.of(tmp_path, noted(here._replace(numbers=1))).life is Life.UNKNOWN
     assert Sighting.of(tmp_path, elsewhere()).life is Life.UNKNOWN
 
 

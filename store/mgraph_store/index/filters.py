@@ -14,9 +14,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from mgraph_store.errors import InputError
 from mgraph_store.rows.relations import Field
@@ -34,8 +33,7 @@ _DEEPEST = 50
 _LONGEST = 10_000
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """SQL with ``?`` for its parameters, and the columns that it names."""
 
     sql: str
@@ -43,8 +41,7 @@ class Filter:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     at: int

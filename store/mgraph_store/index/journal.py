@@ -27,9 +27,8 @@ import re
 import secrets
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from mgraph_store.errors import CorruptError, OutcomeUnknownError
 from mgraph_store.folder import Folder
@@ -56,8 +55,7 @@ _BUFFER = 1 << 20
 _FILE = re.compile(r"[0-9a-f]{16}\.log")
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """A commit: its number, and where its record ends in which journal file."""
 
     number: int
@@ -167,7 +165,7 @@ class Journal:
             raise
         self._folder.flush(count.file)
         self._folder.flush()  # the file must have its name before a slot refers to it
-        return replace(count, length=length)
+        return count._replace(length=length)
 
     def follow(self, draft: Count, since: Count, now: Count) -> Count:
         """Append to a draft, made at ``since``, the records that the current journal received up to ``now``."""
@@ -177,7 +175,7 @@ class Journal:
             file.seek(since.length)
             data = file.read(now.length - since.length)
         self._write(draft.file, data, draft.length)
-        return replace(draft, number=now.number, length=draft.length + len(data))
+        return draft._replace(number=now.number, length=draft.length + len(data))
 
     def adopt(self, draft: Count) -> Count:
         """Make a draft the journal from now on, under the exclusive lock, and delete the others."""
@@ -219,7 +217,7 @@ class Journal:
         except BaseException as error:
             self._take_back(at, error)
             raise
-        done = replace(at, number=at.number + 1, length=at.length + len(data))
+        done = at._replace(number=at.number + 1, length=at.length + len(data))
         self._note_end(done)
         return done
 
@@ -358,7 +356,7 @@ class Journal:
                         if not (follows or (base and (count.number < 0 or entry.number == count.number))):
                             break
                         base = base and not (follows and count.number >= 0)
-                        count = replace(count, number=entry.number, length=count.length + length)
+                        count = count._replace(number=entry.number, length=count.length + length)
         return count
 
     def _slots(self) -> _Slots:

@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
 
@@ -17,8 +17,7 @@ _HEADER = struct.Struct("<8sQQ")  # magic, number, length
 _MAGIC = b"mgcommit"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One record of the journal: the number of the commit and what it changed."""
 
     number: int

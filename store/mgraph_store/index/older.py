@@ -17,8 +17,8 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
@@ -33,8 +33,7 @@ State = tuple[int, int | Count | None, int]
 """The state of an index when it was copied: its format, the last commit, its inode."""
 
 
-@dataclass(frozen=True)
-class _Copy:
+class _Copy(NamedTuple):
     state: State
     directory: Path
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     """A process as it is recorded: host name and number and, if Linux provides them, boot, PID namespace and start."""
 
     host: str
@@ -32,7 +30,7 @@ class Process:
 
     def marks(self) -> dict[str, Any]:
         """Return what is recorded besides host and number, as plain data; empty if the system provides nothing."""
-        return {k: v for k, v in asdict(self).items() if k in ("boot", "numbers", "start") and v is not None}
+        return {k: v for k, v in self._asdict().items() if k in ("boot", "numbers", "start") and v is not None}
 
     @property
     def on_this_machine(self) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.folder import Folder
@@ -13,8 +13,7 @@ SHARED = "shared.json"
 """File in the graph's directory that says where it is shared."""
 
 
-@dataclass(frozen=True)
-class SharedPlace:
+class SharedPlace(NamedTuple):
     """The contents of ``shared.json``: where the tensors and the log are, each a URL or a directory, and the id of the
     graph that must be found there."""
 
@@ -46,7 +45,7 @@ class SharedPlace:
 
     def write(self, graph: Folder) -> None:
         """Write the file into a graph's directory that is being made."""
-        graph.write(SHARED, json.dumps(asdict(self)).encode() + b"\n")
+        graph.write(SHARED, json.dumps(self._asdict()).encode() + b"\n")
 
     @property
     def is_remote(self) -> bool:

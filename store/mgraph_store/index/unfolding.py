@@ -7,7 +7,6 @@ that say what it is takes longer than to pass lists of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -19,8 +18,7 @@ from mgraph_store.rows.schema import ROWS, TABLE_OF, columns, is_one_of
 from mgraph_store.rows.selecting import conditions
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """How rows of a view are in a table of blocks: which of their columns are lists there, under which names, and which
     are not there, because they are the same for all rows in blocks. The others are the same for a whole block."""
 

@@ -8,9 +8,11 @@ they are (NaN, infinity), because a reader must see that something failed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+
+from typing_extensions import override
 
 
 def now() -> datetime:
@@ -28,6 +30,27 @@ def like(record: R, **changes: Any) -> R:
     return made
 
 
+class _Row:
+    """A record compares, hashes and shows as a dataclass does.
+
+    These methods are written once: to generate them for every table would take as long as all else that makes the
+    tables' classes, and every command waits for that.
+    """
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return self.__dict__ == other.__dict__ if type(self) is type(other) else NotImplemented
+
+    @override
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, f.name) for f in fields(self)))  # type: ignore[arg-type]
+
+    @override
+    def __repr__(self) -> str:
+        values = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({values})"
+
+
 def column(meaning: str, *, default: Any = ..., unit: str = "") -> Any:
     """Declare a column of the index: its meaning, unit and default."""
     metadata = {"meaning": meaning, "unit": unit}
@@ -38,8 +61,8 @@ def column(meaning: str, *, default: Any = ..., unit: str = "") -> Any:
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class Space:
+@dataclass(frozen=True, eq=False, repr=False)
+class Space(_Row):
     """What makes points comparable: layout, architecture, data and evaluation loss."""
 
     id: str = column("'a' and 12 base32 characters")
@@ -60,8 +83,8 @@ class Space:
     )
 
 
-@dataclass(frozen=True)
-class Node:
+@dataclass(frozen=True, eq=False, repr=False)
+class Node(_Row):
     """One point of a space: stored tensors, a recipe over other nodes, or both (partial: some coordinates stored)."""
 
     id: str = column("kind letter and 12 base32 characters")
@@ -84,8 +107,8 @@ class Node:
     created: datetime = column("when", default=now)
 
 
-@dataclass(frozen=True)
-class NodeTerm:
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeTerm(_Row):
     """One term of a derived or partial node: coefficient times another node, summed in order of position."""
 
     node_id: str = column("the derived or partial node")
@@ -94,8 +117,8 @@ class NodeTerm:
     coefficient: float = column("its coefficient")
 
 
-@dataclass(frozen=True)
-class NodeBuffers:
+@dataclass(frozen=True, eq=False, repr=False)
+class NodeBuffers(_Row):
     """The buffers of a node under one BatchNorm policy (`own`: as trained or imported)."""
 
     node_id: str = column("the node")
@@ -105,8 +128,8 @@ class NodeBuffers:
     nbytes: int = column("size", unit="bytes")
 
 
-@dataclass(frozen=True)
-class Connection:
+@dataclass(frozen=True, eq=False, repr=False)
+class Connection(_Row):
     """A method's result between two or more modes."""
 
     id: str = column("'k' and 12 base32 characters")
@@ -121,8 +144,8 @@ class Connection:
     created: datetime = column("when", default=now)
 
 
-@dataclass(frozen=True)
-class Member:
+@dataclass(frozen=True, eq=False, repr=False)
+class Member(_Row):
     """A node's place in a connection."""
 
     connection_id: str = column("the connection")
@@ -133,8 +156,8 @@ class Member:
     parameter: Sequence[float] | None = column("sample: t, (u, v), or barycentric coordinates", default=None)
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(_Row):
     """One evaluation of a connection on a grid of its parameter."""
 
     id: str = column("'w' and 12 base32 characters")
@@ -154,8 +177,8 @@ class Sweep:
     )
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(_Row):
     """One number measured at one node."""
 
     node_id: str = column("the node")
@@ -171,8 +194,8 @@ class Evaluation:
     count: int = column("examples")
 
 
-@dataclass(frozen=True)
-class Edge:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edge(_Row):
     """How well one pair of a connection's ends is connected, by one sweep, split and metric."""
 
     connection_id: str = column("the connection")
@@ -200,8 +223,8 @@ class Edge:
     )
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary(_Row):
     """One statistic of a whole sweep: min, max, mean, integral, length ratio, …"""
 
     connection_id: str = column("the connection")
@@ -216,8 +239,8 @@ class Summary:
     standard_error: float | None = column("where it is a mean over examples", default=None)
 
 
-@dataclass(frozen=True)
-class Series:
+@dataclass(frozen=True, eq=False, repr=False)
+class Series(_Row):
     """What was observed on the way to a connection, or while a node was trained: numbers by position."""
 
     connection_id: str | None = column("the connection, if it is one's")
@@ -229,8 +252,8 @@ class Series:
     node_id: str | None = column("the node, if it is one's", default=None)
 
 
-@dataclass(frozen=True)
-class Measure:
+@dataclass(frozen=True, eq=False, repr=False)
+class Measure(_Row):
     """One number about a node's surroundings, not about the point alone: sharpness, relative flatness."""
 
     node_id: str = column("the node")
@@ -248,8 +271,8 @@ class Measure:
     precision: str = column("fp32, fp64, …")
 
 
-@dataclass(frozen=True)
-class Note:
+@dataclass(frozen=True, eq=False, repr=False)
+class Note(_Row):
     """What a person wrote about a node or a connection: a tag, or a key with a value."""
 
     id: str = column("'n' and 12 base32 characters")
@@ -260,8 +283,8 @@ class Note:
     created: datetime = column("when", default=now)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(_Row):
     """Provenance of everything: what was run, with what, where, and how it ended."""
 
     id: str = column("'r' and 12 base32 characters")
@@ -284,8 +307,8 @@ class Run:
     ended: datetime | None = column("when", default=None)
 
 
-@dataclass(frozen=True)
-class PointBlock:
+@dataclass(frozen=True, eq=False, repr=False)
+class PointBlock(_Row):
     """Some points together, about which rows of `term_blocks` and `evaluation_blocks` say the same in lists."""
 
     id: str = column("'b' and 12 base32 characters")
@@ -305,8 +328,8 @@ class PointBlock:
     )
 
 
-@dataclass(frozen=True)
-class TermBlock:
+@dataclass(frozen=True, eq=False, repr=False)
+class TermBlock(_Row):
     """One term of each point of a block: coefficient times another node, the same for all of them."""
 
     block_id: str = column("the block of points, all of them derived")
@@ -315,8 +338,8 @@ class TermBlock:
     coefficients: Sequence[float] = column("its coefficient, for each point")
 
 
-@dataclass(frozen=True)
-class EvaluationBlock:
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluationBlock(_Row):
     """One number for each point of a block, measured by a sweep on one split."""
 
     block_id: str = column("the block of points")
@@ -332,8 +355,8 @@ class EvaluationBlock:
     count: int = column("examples, for each point")
 
 
-@dataclass(frozen=True)
-class PointGrid:
+@dataclass(frozen=True, eq=False, repr=False)
+class PointGrid(_Row):
     """A grid of points with two parameters, u and v: all combinations of these coordinates."""
 
     id: str = column("'q' and 12 base32 characters")
@@ -341,8 +364,8 @@ class PointGrid:
     v: Sequence[float] = column("coordinates along the second parameter, which varies faster from place to place")
 
 
-@dataclass(frozen=True)
-class GridTerm:
+@dataclass(frozen=True, eq=False, repr=False)
+class GridTerm(_Row):
     """One term of every point of a grid: its coefficient is the product of two numbers, one from each list."""
 
     grid_id: str = column("the grid")

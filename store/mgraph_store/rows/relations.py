@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mgraph_store.rows.metrics import DEFAULT
 from mgraph_store.rows.schema import TABLES, columns, quoted
@@ -15,8 +16,7 @@ from mgraph_store.rows.schema import TABLES, columns, quoted
 _SPLITS = ("train", "valid", "test")
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A column: its name, its type for filters (number, text, texts, time, yes/no), meaning, unit."""
 
     name: str

@@ -8,10 +8,10 @@ from __future__ import annotations
 import operator
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from mgraph_store.errors import InputError
 from mgraph_store.rows.blockviews import view
@@ -106,8 +106,7 @@ _FEW = 30
 """So many values are compared with one by one; to join more than that takes DuckDB less time."""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column: its SQL type, whether it may be NULL, and how values are converted."""
 
     name: str

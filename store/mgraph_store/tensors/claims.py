@@ -18,8 +18,7 @@ import os
 import re
 import socket
 import warnings
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mgraph_store.errors import CorruptError, MGraphWarning, NameTakenError, StoreError
 from mgraph_store.folder import Folder
@@ -41,8 +40,7 @@ class SharedTensorsWarning(MGraphWarning):
     """Another directory uses the same tensors at a URL: nothing was deleted there."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """The contents of ``tensors.json``: the URL, the claim, and which directory made it; None in graphs older than
     claims."""
 
@@ -128,7 +126,7 @@ class Claims:
             return
         # Deterministic, so that a directory that cannot be written always makes the same one.
         text = f"{self._place.url} {self._place.claim} {here}"
-        self._place = replace(self._place, claim=hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
+        self._place = self._place._replace(claim=hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
         try:
             self._put()
         except Exception as error:
@@ -141,7 +139,7 @@ class Claims:
             )
             return
         try:
-            replace(self._place, directory=here).write(self._graph)
+            self._place._replace(directory=here).write(self._graph)
         except OSError:
             return
 
