@@ -22,7 +22,7 @@ from mgraph.jobs.registry import code_in, read_job
 from mgraph.progress import ProgressCallback, silent
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph, speaking
-from mgraph_store import Connection, GraphStore, Node, Run
+from mgraph_store import Connection, Evaluation, GraphStore, Node, Run, Sweep
 from mgraph_store.underway import Life, RunLock, Sighting
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHORTEST_PREFIX = 4
+_LISTED = "mgraph log lists all runs"
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,20 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
         if not waiting and unclear:
             raise InputError(_unclear(unclear[0]))
         if not waiting:
-            raise NotFoundError("There is no interrupted run to resume; mgraph log lists all runs.")
+            raise NotFoundError(f"There is no interrupted run to resume; {_LISTED}.")
         found = waiting
     else:
         with store.reading() as reader:
             runs = [run for run in reader.all(Run) if _matches(run.id, text)]
             names = {s.run.id: _names(reader, s) for s in [*waiting, *unclear]}
+            made = _what_is_stored(reader, text)
         if len(runs) == 1:
             return _require(RunStatus.of(store, runs[0]), force)
         found = [s for s in waiting if _matches(s.run.id, text) or text in names[s.run.id]]
         if not found and (meant := [s for s in unclear if text in names[s.run.id]]):
             raise InputError(_unclear(meant[0]))
         if not found:
-            raise NotFoundError(f"No interrupted run is {text!r} or was to make it; mgraph log lists all runs.")
+            raise NotFoundError(f"No interrupted run is {text!r} or was to make it; {made or _LISTED}.")
     if len(found) > 1:
         raise AmbiguousError(f"Several runs can be resumed: {', '.join(map(str, found))}; say which one.")
     return found[0]
@@ -177,6 +179,21 @@ def _names(reader: Reader, standing: RunStatus) -> set[str]:
     if subject:
         names |= {c.name for c in reader.all(Connection, id=subject)}
     return {name for name in names if name}
+
+
+def _what_is_stored(reader: Reader, text: str) -> str:
+    """Say of a node or connection that it is stored, and what it lacks if its run was stopped before it was measured;
+    empty if there is none."""
+    try:
+        found = reader.find(text)
+    except (NotFoundError, AmbiguousError):
+        return ""
+    name = found.name or found.id
+    if isinstance(found, Node):
+        measured, command = bool(reader.all(Evaluation, node_id=found.id)), "evaluate"
+    else:
+        measured, command = bool(reader.all(Sweep, connection_id=found.id)), "sweep"
+    return f"{name} is stored" if measured else f"{name} is stored, but was not measured: mgraph {command} {name}"
 
 
 def _require(standing: RunStatus, force: bool) -> RunStatus:

@@ -144,7 +144,10 @@ def test_stopped_at_any_moment_again_and_again(
         if unfinished:  # its sweep
             run("resume", name)
         elif args[0] == "connect" and not run("show", name, "--json").row["sweeps"]:
-            run("sweep", name, "--grid", args[args.index("--grid") + 1])  # killed between the two
+            grid = args[args.index("--grid") :][:2] if "--grid" in args else []
+            run("sweep", name, *grid)  # killed between the two
+        elif args[0] == "train" and not run("show", name, "--json").row["evaluations"]:
+            run("evaluate", name)  # killed after it was stored, before it was measured
         assert numbers(run, name) == numbers(run, "whole")
         resumed += named(run, name)[0]["resumed"]
         # Of a run that was killed as its results were stored, no more than gc takes.

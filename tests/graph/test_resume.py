@@ -28,7 +28,7 @@ from mgraph.errors import (
 from mgraph.session.keeping import NotSavedWarning
 from mgraph.session.runs import ResumedElsewhereWarning, RunInterrupted
 from mgraph.train.driver import LearningRateWarning
-from mgraph_store import Node, Run, Sweep, new_id
+from mgraph_store import GraphStore, Node, Run, Sweep, new_id
 from mgraph_store.states import StateFiles
 
 # What is compared is made twice.
@@ -177,8 +177,21 @@ def test_which_run_is_meant(g: Any, stopped: Any) -> None:
         g.resume("nothing")
     with pytest.raises(NotFoundError):
         g.resume(first.id[:3])
+    with pytest.raises(NotFoundError, match=r"was to make it; a is stored\.$"):
+        g.resume("a")
     assert g.resume(second.id[:8]).kind == "mode"
     assert g.resume("x").name == "x"
+
+
+def test_what_was_stored_but_not_measured_is_told_how(g: Any) -> None:
+    """A run that was killed between the two is complete."""
+    g.connect("a", "b", method=mgraph.Linear(), name="unswept", sweep=False)
+    with pytest.raises(NotFoundError, match="unswept is stored, but was not measured: mgraph sweep unswept"):
+        g.resume("unswept")
+    with GraphStore.open(g.path).transaction() as tx:
+        tx.add(replace(g.node("a").record, id=new_id("m"), name="unmeasured"))
+    with pytest.raises(NotFoundError, match="unmeasured is stored, but was not measured: mgraph evaluate unmeasured"):
+        g.resume("unmeasured")
 
 
 def test_a_run_that_is_given_up_goes_and_leaves_nothing(g: Any, stopped: Any, beside: Any) -> None:
