@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import graphlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +22,7 @@ from mgraph_store.rows.records import Node, NodeTerm
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.chunkfiles import ChunkStream
 from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term, kernel_step
-
-THREADS = 2
-"""How many threads compute a node: while one waits for the disk or verifies a checksum, the other adds."""
+from mgraph_store.tensors.threads import THREADS, deal
 
 STREAM_BLOCK = 1 << 17
 """Elements that are read and summed at a time: output and one row stay in the cache, and the threads, which hand Python
@@ -135,7 +131,7 @@ class Computation:
             for start in starts:
                 self._fill(out[start : start + self.chunk], start, scratch)
 
-        self._on_threads(work, threads)
+        deal(range(0, self.size, self.chunk), work, threads)
         return out
 
     def stream(self, write: Callable[[int, NDArray[np.float32]], None], threads: int = THREADS) -> None:
@@ -153,7 +149,7 @@ class Computation:
                 self._fill(part, start, scratch)
                 write(start, part)
 
-        self._on_threads(work, threads)
+        deal(range(0, self.size, self.chunk), work, threads)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
@@ -164,35 +160,6 @@ class Computation:
             self._fill(out[out.shape[0] - (stop - start) :][: end - start], start, scratch)
             start = end
         return out
-
-    def _on_threads(self, work: Callable[[Iterator[int]], None], threads: int) -> None:
-        """Distribute the chunks; after an error or Ctrl-C, return when the chunks under way are done."""
-        stop = threading.Event()
-        lock = threading.Lock()
-        starts = iter(range(0, self.size, self.chunk))
-
-        def dealt() -> Iterator[int]:
-            while not stop.is_set():
-                with lock:
-                    start = next(starts, None)
-                if start is None:
-                    return
-                yield start
-
-        def until_done() -> None:
-            try:
-                work(dealt())
-            except BaseException:
-                stop.set()
-                raise
-
-        count = max(1, min(threads, -(-self.size // self.chunk)))
-        with ThreadPoolExecutor(count) as pool:
-            try:
-                for future in [pool.submit(until_done) for _ in range(count)]:
-                    future.result()
-            finally:
-                stop.set()
 
     def _fill(self, out: NDArray[np.float32], start: int, scratch: _Scratch) -> None:
         stop = start + out.shape[0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,24 @@ def test_parts_and_chunks_make_up_the_whole(objects: TensorStore) -> None:
     assert (array.size, array.nbytes, array.chunk) == (60, 240, 20)
     assert [(start, part.size) for start, part in array.chunks()] == [(0, 20), (20, 20), (40, 20)]
     assert np.concatenate([p for _, p in array.chunks()]).tolist() == data.tolist()
-    assert array.read(17, 43).tolist() == data[17:43].tolist()
+    for start in range(61):
+        for stop in range(start, 61):
+            assert array.read(start, stop).tolist() == data[start:stop].tolist(), (start, stop)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_damaged_chunk_is_noticed_whichever_thread_reads_it(objects: TensorStore, tmp_path: Path) -> None:
+    """An array of several chunks is read by several threads; those of another error are not left at work."""
+    key = put(objects, float32=np.arange(200, dtype=np.float32))
+    before = threading.active_count()
+    for chunk in (tmp_path / "tensors.zarr" / key / "float32/c").iterdir():
+        whole = chunk.read_bytes()
+        chunk.write_bytes(b"x" + whole[1:])
+        with pytest.raises(CorruptError, match="checksum do not match"):
+            objects.read(key)
+        assert threading.active_count() == before
+        chunk.write_bytes(whole)
+    assert objects.read(key).tolist() == list(range(200))
 
 
 def test_chunks_are_equal_and_at_most_four_mebibytes(objects: TensorStore, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, new_array, read_chunk, shard_places
 from mgraph_store.tensors.rawzarr import DESCRIPTION, RawArray, recognised
+from mgraph_store.tensors.threads import deal
 
 if TYPE_CHECKING:
     import zarr
@@ -137,7 +138,7 @@ class StoredArray:
         self.is_raw = is_raw(array) and isinstance(self._files, LocalFiles)
 
     is_raw: bool
-    """Whether it is read without Zarr, and without threads of its own."""
+    """Whether it is read without Zarr, so that Ctrl-C leaves no thread at work."""
 
     chunk: int
     """Elements of a chunk."""
@@ -170,7 +171,16 @@ class StoredArray:
         if not self.is_raw:
             return self._decode(start, stop)
         out = new_array(max(0, stop - start), self._dtype)
-        self.read_into(out, start)
+        if out.shape[0] < 2 * self.chunk:
+            self.read_into(out, start)
+            return out
+
+        def work(dealt: Iterator[int]) -> None:
+            for first in dealt:
+                begin = max(start, first)
+                self.read_into(out[begin - start : first + self.chunk - start], begin)
+
+        deal(range(start - start % self.chunk, stop, self.chunk), work)
         return out
 
     def read_into(self, out: NDArray[Any], start: int = 0) -> None:
