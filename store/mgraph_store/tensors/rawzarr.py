@@ -75,13 +75,22 @@ def recognised(description: bytes) -> RawArray | None:
         return None
     head, _, attributes = description.removesuffix(_END).partition(_ATTRIBUTES)
     try:
+        return _parsed(head) if isinstance(json.loads(attributes), dict) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=256)
+def _parsed(head: bytes) -> RawArray | None:
+    """Parse a description up to the attributes, which is the same for all nodes of a space."""
+    try:
         document = json.loads(head + b"}")
         shape = tuple(document["shape"])
         chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
         found = RawArray(shape, document["data_type"], int(chunks[-1]))
         known = found.dtype in ("float32", "float64", "int64") and len(shape) in (1, 2) and len(chunks) == len(shape)
         sound = known and found.chunk > 0 and all(type(n) is int and n > 0 for n in shape)
-        return found if sound and _head(found) == head and isinstance(json.loads(attributes), dict) else None
+        return found if sound and _head(found) == head else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
