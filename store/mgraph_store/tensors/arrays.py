@@ -33,14 +33,12 @@ class Files(Protocol):
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
-
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
         """Return the sizes of files in one folder; None for a missing one."""
 
-    def tail(self, name: str, length: int) -> bytes:
-        """Read the last ``length`` bytes of a file, or all if it is shorter."""
+    def ending(self, name: str, length: int) -> tuple[int, bytes]:
+        """Return the size of a file in bytes, and its last ``length`` bytes, or all if it is shorter;
+        ``FileNotFoundError`` if it is not there."""
 
     def local(self, name: str) -> BinaryIO | None:
         """Open a file on this machine, or return None if it is remote."""
@@ -67,20 +65,17 @@ class LocalFiles:
 
         return open_array(self._folder.sub(name))
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
-        folder, _, own = name.rpartition("/")
-        return self._folder.sub(folder).size(own)
-
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
         """Return the sizes of files in one folder; None for a missing one."""
         return self._folder.sub(folder).sizes(names)
 
-    def tail(self, name: str, length: int) -> bytes:
-        """Read the last ``length`` bytes of a file, or all if it is shorter."""
+    def ending(self, name: str, length: int) -> tuple[int, bytes]:
+        """Return the size of a file in bytes, and its last ``length`` bytes, or all if it is shorter;
+        ``FileNotFoundError`` if it is not there."""
         with self.local(name) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
-            return file.read(length)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - length))
+            return size, file.read(length)
 
     def local(self, name: str) -> BinaryIO:
         """Open a file."""
@@ -243,11 +238,15 @@ class StoredArray:
                 raise self._corrupt(f"has a chunk c/{i} of {size} bytes")
 
     def _check_shard(self, name: str, rows: int) -> None:
-        size, length = self._file_size(name), 16 * rows + CHECKSUM_BYTES
-        if size <= length:
-            raise self._corrupt(f"has a damaged shard of {size} bytes")
+        length = 16 * rows + CHECKSUM_BYTES
         with self.blaming():
-            places = shard_places(self._files.tail(name, length))
+            try:
+                size, index = self._files.ending(name, length)
+            except FileNotFoundError:
+                raise self._corrupt(f"lacks chunk {name.removeprefix(f'{self._name}/')}") from None
+            if size <= length:
+                raise self._corrupt(f"has a damaged shard of {size} bytes")
+            places = shard_places(index)
         ends = places.astype(object).sum(axis=1) if (places >> 62).any() else places.sum(axis=1)
         if int(ends.max()) + length != size:
             raise self._corrupt(f"has a damaged shard of {size} bytes")
@@ -255,12 +254,6 @@ class StoredArray:
         if self.is_raw and stored != self.size * self._dtype.itemsize + CHECKSUM_BYTES:
             raise self._corrupt(f"has a row {self._row} of {stored} bytes")
         self._offset = offset
-
-    def _file_size(self, name: str) -> int:
-        try:
-            return self._files.size(name)
-        except OSError:
-            raise self._corrupt(f"lacks chunk {name.removeprefix(f'{self._name}/')}") from None
 
     @contextlib.contextmanager
     def blaming(self) -> Iterator[None]:

@@ -229,20 +229,17 @@ class RemoteFiles:
         with self._storage.translated():
             return zarr.open_array(self.zarr_store(read_only=True), path=name, mode="r")
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
-        if name not in self._sizes:
-            raise FileNotFoundError(name)
-        return self._sizes[name]
-
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
         """Return the sizes of files in one folder; None for a missing one."""
         return [self._sizes.get(f"{folder}/{name}") for name in names]
 
-    def tail(self, name: str, length: int) -> bytes:
-        """Read the last ``length`` bytes of a file, or all if it is shorter."""
-        size = self.size(name)
-        return self._storage.read(f"{self._key}/{name}", max(0, size - length), size)
+    def ending(self, name: str, length: int) -> tuple[int, bytes]:
+        """Return the size of a file in bytes, and its last ``length`` bytes, or all if it is shorter;
+        ``FileNotFoundError`` if it is not there."""
+        if name not in self._sizes:
+            raise FileNotFoundError(name)
+        size = self._sizes[name]
+        return size, self._storage.read(f"{self._key}/{name}", max(0, size - length), size)
 
     def local(self, name: str) -> None:
         """Return None, because no file is on this machine."""
