@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 from mgraph.errors import InputError
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Bounds on the numbers of a setting: ``low`` and ``high`` are inclusive, ``above`` and ``below`` exclusive."""
 
     low: float | None = None
@@ -84,8 +83,7 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """How the command line offers a keyword: ``Annotated[int | None, Option("Points …")]`` in a TypedDict.
 
     ``flag`` is its name if different from the keyword's (``--no-…`` negates the keyword). With ``many`` values, each
@@ -137,8 +135,7 @@ def _types_in(hint: Any) -> Iterator[Any]:
         yield from _types_in(part)
 
 
-@dataclass(frozen=True)
-class SettingInfo:
+class SettingInfo(NamedTuple):
     """One setting, described for help texts and tables."""
 
     name: str

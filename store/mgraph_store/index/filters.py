@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 from mgraph_store.errors import InputError
 from mgraph_store.rows.relations import Field
 
-_TOKEN = re.compile(
+_TOKEN = (
     r"\s*(?:(?P<number>(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))"
     r"|(?P<text>'(?:[^']|'')*'|\"[^\"]*\")"
     r"|(?P<word>[A-Za-z_][\w.-]*)"
@@ -99,10 +99,11 @@ def _column(field: Field) -> str:
 def _tokens(expression: str) -> list[_Token]:
     if len(expression) > _LONGEST:
         raise InputError(f"An expression may have at most {_LONGEST} characters, not {len(expression)}.")
+    pattern = re.compile(_TOKEN)  # here, because listings without an expression need not wait for it
     tokens: list[_Token] = []
     at = 0
     while expression[at:].strip():
-        match = _TOKEN.match(expression, at)
+        match = pattern.match(expression, at)
         if match is None:
             rest = expression[at:].strip()
             raise InputError(f"{expression!r} is not an expression: {rest[:20]!r} has no meaning in it.")
