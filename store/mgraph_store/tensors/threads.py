@@ -34,10 +34,15 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
             stop.set()
             raise
 
-    count = max(1, min(threads, len(starts)))
-    with ThreadPoolExecutor(count) as pool:
+    count = min(threads, len(starts))
+    if count <= 1:
+        work(iter(starts))
+        return
+    with ThreadPoolExecutor(count - 1) as pool:  # and this thread
         try:
-            for future in [pool.submit(until_done) for _ in range(count)]:
+            others = [pool.submit(until_done) for _ in range(count - 1)]
+            until_done()
+            for future in others:
                 future.result()
         finally:
             stop.set()
