@@ -4,6 +4,10 @@ A :class:`WorkerStore` reads the graph and makes tensors durable like any store,
 touching the index: their rows wait until the worker hands them over. The process that may write the index takes them
 into its own transaction (:meth:`Transaction.take_over`), all or none. What is never taken over has no row, and is
 garbage like anything else without one.
+
+Workers could commit themselves, for a commit is one record of the journal. But they may be on other machines, which see
+the directory through a network file system, where a journal with many writers is at the mercy of its locks; and a call
+that is made again because its worker died must not find half of its rows.
 """
 
 from __future__ import annotations
