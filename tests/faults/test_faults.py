@@ -139,8 +139,8 @@ def test_a_full_disk(tmp_path: Path, count: int) -> None:
             for operation in ("gc", *["rm"] * 6, "gc"):
                 work.play(operation)
             now = Model.of(GraphStore.open(path))
+            del work  # a store keeps its directory open
         assert failed
-        del work  # a store keeps its directory open
     finally:
         subprocess.run(["umount", disk], check=True)
 
