@@ -147,14 +147,14 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
         with store.reading() as reader:
             runs = [run for run in reader.all(Run) if _matches(run.id, text)]
             names = {s.run.id: _names(reader, s) for s in [*waiting, *unclear]}
-            made = _what_is_stored(reader, text)
         if len(runs) == 1:
             return _require(RunStatus.of(store, runs[0]), force)
         found = [s for s in waiting if _matches(s.run.id, text) or text in names[s.run.id]]
         if not found and (meant := [s for s in unclear if text in names[s.run.id]]):
             raise InputError(_unclear(meant[0]))
         if not found:
-            raise NotFoundError(f"No interrupted run is {text!r} or was to make it; {made or _LISTED}.")
+            hint = _what_is_stored(store, text) or _LISTED
+            raise NotFoundError(f"No interrupted run is {text!r} or was to make it; {hint}.")
     if len(found) > 1:
         raise AmbiguousError(f"Several runs can be resumed: {', '.join(map(str, found))}; say which one.")
     return found[0]
@@ -181,18 +181,19 @@ def _names(reader: Reader, standing: RunStatus) -> set[str]:
     return {name for name in names if name}
 
 
-def _what_is_stored(reader: Reader, text: str) -> str:
+def _what_is_stored(store: GraphStore, text: str) -> str:
     """Say of a node or connection that it is stored, and what it lacks if its run was stopped before it was measured;
     empty if there is none."""
-    try:
-        found = reader.find(text)
-    except (NotFoundError, AmbiguousError):
-        return ""
+    with store.reading() as reader:
+        try:
+            found = reader.find(text)
+        except (NotFoundError, AmbiguousError):
+            return ""
+        if isinstance(found, Node):
+            measured, command = bool(reader.all(Evaluation, node_id=found.id)), "evaluate"
+        else:
+            measured, command = bool(reader.all(Sweep, connection_id=found.id)), "sweep"
     name = found.name or found.id
-    if isinstance(found, Node):
-        measured, command = bool(reader.all(Evaluation, node_id=found.id)), "evaluate"
-    else:
-        measured, command = bool(reader.all(Sweep, connection_id=found.id)), "sweep"
     return f"{name} is stored" if measured else f"{name} is stored, but was not measured: mgraph {command} {name}"
 
 

@@ -86,6 +86,15 @@ def test_a_stream_covers_a_node_once_with_the_bits_of_the_kernel(large: GraphSto
     assert large.read_parameters("sum").tobytes() == SUM.tobytes()
 
 
+def test_ctrl_c_never_breaks_into_the_work_on_a_chunk(large: GraphStore) -> None:
+    """It is raised in the calling thread, which only waits: Zarr would go on, and what is written would be half."""
+    at_work = set[threading.Thread]()
+    for threads in (1, 2):
+        large.computation("sum").stream(lambda *_: at_work.add(threading.current_thread()), threads=threads)
+    assert at_work
+    assert threading.current_thread() not in at_work
+
+
 def test_a_sum_that_is_no_node_has_the_same_bits(large: GraphStore) -> None:
     names = ["abc"[i] for _, i in TERMS]
     assert large.combination([c for c, _ in TERMS], names).run().tobytes() == SUM.tobytes()

@@ -78,7 +78,7 @@ def test_parts_and_chunks_make_up_the_whole(objects: TensorStore) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_a_damaged_chunk_is_noticed_whichever_thread_reads_it(objects: TensorStore, tmp_path: Path) -> None:
-    """An array of several chunks is read by several threads; those of another error are not left at work."""
+    """An array of several chunks is read by several threads, none of which is left at work after an error."""
     key = put(objects, float32=np.arange(200, dtype=np.float32))
     before = threading.active_count()
     for chunk in (tmp_path / "tensors.zarr" / key / "float32/c").iterdir():

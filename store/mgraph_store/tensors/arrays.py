@@ -175,7 +175,7 @@ class StoredArray:
                 begin = max(start, first)
                 self.read_into(out[begin - start : first + self.chunk - start], begin)
 
-        deal(range(start - start % self.chunk, stop, self.chunk), work)
+        deal(range(start - start % self.chunk, stop, self.chunk), work, here=True)
         return out
 
     def read_into(self, out: NDArray[Any], start: int = 0) -> None:

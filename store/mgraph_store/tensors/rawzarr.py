@@ -25,6 +25,7 @@ GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}
 DESCRIPTION = "zarr.json"
 _CODECS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 _LONGEST = 1 << 20  # most bytes in a description
+_LONGEST_HEAD = 1 << 12  # and before the attributes; ours have some hundred
 
 _ATTRIBUTES = b',\n  "attributes": '
 _END = b',\n  "zarr_format": 3,\n  "node_type": "array",\n  "storage_transformers": []\n}'
@@ -74,6 +75,8 @@ def recognised(description: bytes) -> RawArray | None:
     if len(description) > _LONGEST or sys.byteorder != "little" or not description.endswith(_END):
         return None
     head, _, attributes = description.removesuffix(_END).partition(_ATTRIBUTES)
+    if len(head) > _LONGEST_HEAD:  # what is parsed is kept
+        return None
     try:
         return _parsed(head) if isinstance(json.loads(attributes), dict) else None
     except (ValueError, RecursionError):

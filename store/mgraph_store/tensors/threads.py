@@ -10,10 +10,12 @@ THREADS = 2
 """How many threads work at a time: while one waits for the disk or verifies a checksum, the other adds or copies."""
 
 
-def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = THREADS) -> None:
+def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = THREADS, *, here: bool = False) -> None:
     """Give ``work`` the starts of chunks, in several threads at a time, each start to one of them.
 
-    After an error, which is raised, or Ctrl-C, it returns when the chunks under way are done.
+    After an error, which is raised, or Ctrl-C, it returns when the chunks under way are done. With ``here``, the
+    calling thread is one of them, which saves starting one; not where Ctrl-C must not break into the work, such as
+    Zarr's.
     """
     stop = threading.Event()
     lock = threading.Lock()
@@ -34,15 +36,13 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
             stop.set()
             raise
 
-    count = min(threads, len(starts))
-    if count <= 1:
-        work(iter(starts))
-        return
-    with ThreadPoolExecutor(count - 1) as pool:  # and this thread
+    others = max(1, min(threads, len(starts)) - here)
+    with ThreadPoolExecutor(others) as pool:
         try:
-            others = [pool.submit(until_done) for _ in range(count - 1)]
-            until_done()
-            for future in others:
+            working = [pool.submit(until_done) for _ in range(others)]
+            if here:
+                until_done()
+            for future in working:
                 future.result()
         finally:
             stop.set()
