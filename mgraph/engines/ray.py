@@ -21,7 +21,7 @@ from mgraph.errors import InputError, MGraphWarning
 
 # For a local one: no telemetry, on the loopback address, accessible only with the token.
 _LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-_OBJECTS = 256 << 20  # bytes for data passed through Ray: rows, not tensors
+_OBJECTS = 256 << 20  # bytes for data passed through Ray: jobs and their outcomes, not tensors
 
 
 class ReachableWarning(MGraphWarning):

@@ -1,7 +1,7 @@
 """Exploring: choose a pair, connect and sweep it, look again; until a goal, a budget or a number of pairs is reached.
 
-The graph itself is the only memory: the pairs tried are its connections, so exploring again continues. Only this
-process writes the index; on an engine the workers compute and hand over their rows.
+The graph itself is the only memory: the pairs tried are its connections, so exploring again continues. On an engine,
+the workers store their own results, and this process chooses what they do.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing_extensions import override
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
 from mgraph.engines.worker import GRACE
-from mgraph.errors import ConflictError, InputError, MGraphError
+from mgraph.errors import InputError, MGraphError
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.planning import CONNECT, PlannedGraph, Request
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.explore.suggestions import SWEEP, Suggestion
-from mgraph.explore.workers import Delivery, Place, Resumption, deliver, perform
-from mgraph.jobs.base import Job
+from mgraph.explore.workers import Outcome, Place, Work, do, perform
 from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.notebook import InNotebook
 from mgraph.progress import Progress, ProgressCallback, silent
@@ -31,7 +30,7 @@ from mgraph.query.edges import current_edges
 from mgraph.session.members import label
 from mgraph.session.runs import record_failure
 from mgraph.session.session import Session
-from mgraph_store import Connection
+from mgraph_store import Connection, new_id
 
 MOST_FAILURES_IN_A_ROW = 3
 
@@ -169,6 +168,15 @@ def explore(
     return explorer.result()
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """What a worker does now, as which run, and since when."""
+
+    done: Done
+    run: str
+    since: float
+
+
 class _Explorer:
     """One exploration: what is under way, done or given up."""
 
@@ -183,12 +191,12 @@ class _Explorer:
         progress: ProgressCallback,
     ) -> None:
         self._session, self._request, self._limits, self._engine = session, request, limits, engine
-        remote, here = partial(deliver, place), partial(perform, session, progress=progress)
-        self._work: Callable[[Job | Resumption], Delivery] = remote if engine.remote else here
+        remote, here = partial(do, place), partial(perform, session, progress=progress)
+        self._work: Callable[[Work], Outcome] = remote if engine.remote else here
         self._tell = tell or (lambda _: None)
         self._progress = progress
         self._begin = time.monotonic()
-        self._under_way: dict[int, tuple[Done, float]] = {}
+        self._under_way: dict[int, _UnderWay] = {}
         self._given_up: set[Pair] = set()
         self._left_alone: set[str] = set()  # runs and connections that could not be finished
         self._number = self._begun = self._failures = 0
@@ -231,10 +239,7 @@ class _Explorer:
             finished = self._engine.wait(max(0.0, deadline - time.monotonic()))
             if finished is None:
                 return
-            if finished.error is None:
-                self._take_over(finished.value)
-            done, _ = self._under_way.pop(finished.key)
-            self._interrupted.append(done)
+            self._interrupted.append(self._under_way.pop(finished.key).done)
 
     def so_far(self) -> str:
         """Say what is done, for the user who interrupted it."""
@@ -245,8 +250,9 @@ class _Explorer:
 
     def _plan(self) -> PlannedGraph:
         """Read the graph, and assume that what is under way succeeds."""
-        under_way = [done for done, _ in self._under_way.values()]
-        aside = self._left_alone | {done.connection.id for done in under_way if done.connection is not None}
+        under_way = [now.done for now in self._under_way.values()]
+        aside = self._left_alone | {now.run for now in self._under_way.values()}
+        aside |= {done.connection.id for done in under_way if done.connection is not None}
         aside |= {done.suggestion.subject for done in under_way if done.suggestion.subject is not None}
         self._last_plan = plan = PlannedGraph(self._session.store, self._request, given_up=self._given_up, aside=aside)
         for done in under_way:
@@ -290,57 +296,45 @@ class _Explorer:
 
     def _start(self, suggestion: Suggestion) -> None:
         self._begun += suggestion.step != SWEEP
-        work: Job | Resumption
         if suggestion.subject is None:
             sweep = Following(self._limits.grid)
-            work = ConnectJob(ends=suggestion.ends, method=self._request.method, sweep=sweep)
+            work = Work(new_id("r"), ConnectJob(ends=suggestion.ends, method=self._request.method, sweep=sweep))
         elif suggestion.step == SWEEP:
             work = self._sweep_of(suggestion.subject)
         else:
-            work = Resumption(suggestion.subject)
+            work = Work(suggestion.subject)
         self._submit(Done(suggestion), work, time.monotonic())
 
-    def _sweep_of(self, connection: str) -> SweepJob:
-        return SweepJob(connection=connection, grid=self._limits.grid)
+    def _sweep_of(self, connection: str) -> Work:
+        return Work(new_id("r"), SweepJob(connection=connection, grid=self._limits.grid))
 
-    def _submit(self, done: Done, work: Job | Resumption, since: float) -> None:
+    def _submit(self, done: Done, work: Work, since: float) -> None:
         self._number += 1
-        self._under_way[self._number] = done, since
+        self._under_way[self._number] = _UnderWay(done, work.run, since)
         self._engine.submit(self._number, self._work, work)
 
     def _settle(self, finished: Finished) -> None:
-        """Store the outcome of a call; then sweep a new connection, or report one that is done."""
-        done, since = self._under_way[finished.key]
-        delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
-        delivery = self._take_over(delivery)
-        for overheard in delivery.warnings:
+        """Look at the outcome of a call; then sweep a new connection, or report one that is done."""
+        now = self._under_way[finished.key]
+        done = now.done
+        outcome: Outcome = self._lost(now, finished.error) if finished.error is not None else finished.value
+        for overheard in outcome.warnings:
             overheard.repeat()
         del self._under_way[finished.key]
         is_new = done.connection is None and done.suggestion.step != SWEEP
-        done.connection, done.problem = delivery.connection or done.connection, delivery.problem
-        done.seconds = time.monotonic() - since
+        done.connection, done.problem = outcome.connection or done.connection, outcome.problem
+        done.seconds = time.monotonic() - now.since
         if is_new and done.connection is not None and done.problem is None:
-            self._submit(done, self._sweep_of(done.connection.id), since)
+            self._submit(done, self._sweep_of(done.connection.id), now.since)
             return
         if done.problem is None and done.connection is not None:
             done.peak, done.barrier = self._measured(done.connection)
             self._failures = 0
         else:
             self._give_up(done)
-            self._refusals += [done.problem] if delivery.refused and done.problem else []
+            self._refusals += [done.problem] if outcome.refused and done.problem else []
         self._exploration.done.append(done)
         self._tell(done)
-
-    def _take_over(self, delivery: Delivery) -> Delivery:
-        """Commit what a worker hands over; a conflict with somebody else's changes becomes the problem to report."""
-        if not delivery.rows:
-            return delivery
-        try:
-            with self._session.store.transaction() as tx:
-                tx.take_over(delivery.rows)
-        except ConflictError as error:
-            return Delivery(problem=str(error))
-        return delivery
 
     def _give_up(self, done: Done) -> None:
         self._failures += 1
@@ -351,14 +345,15 @@ class _Explorer:
             one, other = (self._place[end] for end in done.suggestion.ends)
             self._given_up.add(ordered((one, other)))
 
-    def _lost(self, done: Done, error: BaseException) -> Delivery:
-        """Make the delivery for a worker that was lost for good; a failed run records it."""
+    def _lost(self, now: _UnderWay, error: BaseException) -> Outcome:
+        """Give up what its worker was lost with every time; a new connection's run is recorded as failed."""
         if not isinstance(error, MGraphError):
             raise error
+        done = now.done
         settings = {"method": self._request.method.name, "ends": list(done.suggestion.ends)}
         if done.connection is None and done.suggestion.is_new:
-            record_failure(self._session.store, CONNECT, settings, str(error))
-        return Delivery(problem=str(error))
+            record_failure(self._session.store, now.run, CONNECT, settings, str(error))
+        return Outcome(problem=str(error))
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:
         r = self._request

@@ -99,12 +99,12 @@ class PlannedGraph:
     def __init__(
         self, store: GraphStore, request: Request, *, given_up: Collection[Pair] = (), aside: Collection[str] = ()
     ) -> None:
-        """Read the graph; pairs (places of nodes) in ``given_up`` and runs and connections in ``aside`` are left
-        alone."""
+        """Read the graph; pairs (places of nodes) in ``given_up``, and runs in ``aside`` with what they made, and
+        connections there, are left alone."""
         self.request = request
         nodes = {node.id: node for node in request.nodes}
         self._place = {node_id: i for i, node_id in enumerate(nodes)}
-        unfinished = [*interrupted(store, nodes), *unswept(store, request.space.id, nodes)]
+        unfinished = [*interrupted(store, nodes), *unswept(store, request.space.id, nodes, aside)]
         self._unfinished = [s for s in unfinished if s.subject not in aside]
         edges = self._read_edges(store)
         with store.reading() as reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,12 +120,16 @@ def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Sugges
         )
 
 
-def unswept(store: GraphStore, space_id: str, nodes: Mapping[str, Node]) -> Iterator[Suggestion]:
-    """Suggest sweeping connections of these nodes (by id) that have no complete sweep, oldest first."""
+def unswept(
+    store: GraphStore, space_id: str, nodes: Mapping[str, Node], aside: Collection[str] = ()
+) -> Iterator[Suggestion]:
+    """Suggest sweeping connections of these nodes (by id) that have no complete sweep, oldest first, unless a run in
+    ``aside`` made them."""
     with store.reading() as reader:
         sweeps = reader.all(Sweep)
         swept = {s.connection_id for s in sweeps if s.status == COMPLETE}
-        waiting = [c for c in reader.all(Connection, space_id=space_id, status=COMPLETE) if c.id not in swept]
+        made = reader.all(Connection, space_id=space_id, status=COMPLETE)
+        waiting = [c for c in made if c.id not in swept and c.run_id not in aside]
         ends = {c.id: ends_of(reader, c) for c in waiting}
     begun = {s.connection_id for s in sweeps}
     for c in waiting:

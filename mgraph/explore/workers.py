@@ -1,4 +1,4 @@
-"""One piece of work on a graph, done here or in a worker process that hands over its rows."""
+"""One piece of work on a graph, done here or in a worker process, which stores its own results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgraph.jobs.base import Job
 from mgraph.jobs.connections import SweepJob
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.session import Session
-from mgraph_store import Connection, Handover, WorkerStore
+from mgraph_store import Connection, GraphStore, Run
 
 INTERRUPTED = "interrupted"
 
@@ -31,70 +31,87 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Resumption:
-    """Resuming the interrupted run with this id, whose job is in its row."""
+class Work:
+    """What is to be done, as the run with this id: begin the job, or without one resume the run, which was interrupted.
+
+    The id is chosen before the work begins, so that work done again, because its worker was lost, goes on with what is
+    stored of it.
+    """
 
     run: str
+    job: Job | None = None
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """The outcome: the connection, or why there is none, and rows that are not committed yet.
+class Outcome:
+    """The connection that was made or swept, or why there is none.
 
     ``refused``: nothing was started because the request itself is at fault. ``warnings`` are those of a worker process.
     """
 
     connection: Connection | None = None
-    rows: Handover = Handover()
     problem: str | None = None
     refused: bool = False
     warnings: tuple[Overheard, ...] = ()
 
 
-def perform(session: Session, work: Job | Resumption, *, progress: ProgressCallback = silent) -> Delivery:
-    """Do the work with this session, which stores the results; anything that goes wrong is part of the answer.
+def perform(session: Session, work: Work, *, progress: ProgressCallback = silent) -> Outcome:
+    """Do the work with this session; anything that goes wrong is part of the answer.
 
     What is to follow is not done: a sweep is separate work.
     """
     try:
-        return Delivery(_carry_out(session, work, progress))
+        return Outcome(_carry_out(session, work, progress))
     except MGraphError as error:
         refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
-        return Delivery(problem=str(error), refused=refused)
+        return Outcome(problem=str(error), refused=refused)
     except Exception as error:  # our bug, or one in the user's network; its run is recorded as failed
-        return Delivery(problem=f"{type(error).__name__}: {error}")
+        return Outcome(problem=f"{type(error).__name__}: {error}")
 
 
-def _carry_out(session: Session, work: Job | Resumption, progress: ProgressCallback) -> Connection:
+def _carry_out(session: Session, work: Work, progress: ProgressCallback) -> Connection:
     from mgraph.operations.resume import resume
 
-    if isinstance(work, Resumption):
-        made: Any = resume(session, work.run, progress, follow=False)
-    else:
-        made = work.run(session, progress=progress, follow=False)
-    if isinstance(work, SweepJob):
-        with session.store.reading() as reader:
-            made = reader.get(Connection, id=work.connection)
-    assert isinstance(made, Connection)
-    return made
+    with session.store.reading() as reader:
+        begun = next(iter(reader.all(Run, id=work.run)), None)
+    if begun is not None and begun.status == "complete":  # only its worker's answer was lost
+        return _made(session.store, work)
+    if work.job is None:
+        resume(session, work.run, progress, follow=False)
+    elif begun is None:
+        session.next_run = work.run
+        try:
+            work.job.run(session, progress=progress, follow=False)
+        finally:
+            session.next_run = None
+    elif begun.status == "failed":
+        raise MGraphError(begun.reason or "It failed.")
+    else:  # by a worker that was lost; if it is alive after all, it holds the lock of its run
+        work.job.run(session, progress=progress, resumed=begun, follow=False)
+    return _made(session.store, work)
 
 
-def deliver(place: Place, work: Job | Resumption) -> Delivery:
-    """Do the work in a worker process, writing tensors and returning rows. Ctrl-C stops it with what it has by then."""
+def _made(store: GraphStore, work: Work) -> Connection:
+    """Return the connection that a complete run has made or swept."""
+    with store.reading() as reader:
+        if isinstance(work.job, SweepJob):
+            return reader.get(Connection, id=work.job.connection)
+        return reader.get(Connection, run_id=work.run)
+
+
+def do(place: Place, work: Work) -> Outcome:
+    """Do the work in a worker process. Ctrl-C stops it, with what it has by then stored."""
     session = _session(place)
-    store = session.store
-    assert isinstance(store, WorkerStore)
-    store.hand_over()
-    done = Delivery(problem=INTERRUPTED)
+    done = Outcome(problem=INTERRUPTED)
     with listening() as heard, suppress(KeyboardInterrupt), interruptible():
         done = perform(session, work)
-    return replace(done, rows=store.hand_over(), warnings=tuple(heard))
+    return replace(done, warnings=tuple(heard))
 
 
 @lru_cache(maxsize=4)
 def _session(place: Place) -> Session:
     """Open the graph once per process, so that data and network are loaded only once."""
-    store = WorkerStore.open(place.path)
+    store = GraphStore.open(place.path)
     return Session(store, device=place.device, threads=place.threads, trust=place.trust, workers=place.workers)
 
 

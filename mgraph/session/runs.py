@@ -122,17 +122,19 @@ def recorded_run(
     plan: str | None = None,
     resumed: Run | None = None,
     code: RunCode | None = None,
+    run_id: str | None = None,
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
     ``code`` is the user code that runs. With a ``plan``, its job in written form, the run can be resumed after an
-    interruption: ``resumed`` is then the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run with
+    interruption: ``resumed`` is then the same run with the same settings. ``run_id`` is the id of a new one, if it was
+    chosen before. Raises RunInterrupted at Ctrl-C in a run with
     a plan, and InputError if another process resumes the same run. While the run is under way it holds a lock that says
     so (see :mod:`mgraph_store.underway`).
     """
     from mgraph.train.parallel import present
 
-    identifier = new_id("r") if resumed is None else resumed.id
+    identifier = (run_id or new_id("r")) if resumed is None else resumed.id
     with ExitStack() as held:
         if present().rank == 0:
             lock = RunLock(store.folder.root, identifier)
@@ -288,11 +290,17 @@ def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, An
     return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
 
 
-def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any], reason: str) -> None:
-    """Record a run that failed without being able to say so itself."""
+def record_failure(store: GraphStore, run_id: str, command: str, settings: Mapping[str, Any], reason: str) -> None:
+    """Record that a run failed without being able to say so itself, whether or not it had begun."""
     text = json.dumps(dict(settings), sort_keys=True, default=str)
+    with store.reading() as reader:
+        begun = next(iter(reader.all(Run, id=run_id)), None)
     with store.transaction() as tx:
-        tx.add(Run(new_id("r"), command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
+        if begun is None:
+            tx.add(Run(run_id, command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
+        elif begun.status == "running":
+            tx.expect(begun)
+            tx.update(replace(begun, status="failed", reason=reason, ended=now()))
 
 
 _version = cache(metadata.version)  # which reads a file of thousands of lines

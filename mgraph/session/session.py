@@ -48,6 +48,7 @@ class Session:
         self._device, self._trust, self._threads, self._workers = device, trust, threads, workers
         self._workspaces: dict[str, Workspace] = {}
         self.headway: HeadwayLog | None = None  # of the run that is under way here
+        self.next_run: str | None = None  # the id that whoever asked for the next run has chosen for it
         self.points = RecentPoints(store)
 
     @property
@@ -199,9 +200,18 @@ class Session:
             }
             code = RunCode(workspace.space, workspace.code | own, names_of(workspace.space, settings))
             plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
+            run_id, self.next_run = self.next_run, None
             with (
                 recorded_run(
-                    self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
+                    self.store,
+                    command,
+                    settings,
+                    seed=seed,
+                    device=self.device,
+                    plan=plan,
+                    resumed=resumed,
+                    code=code,
+                    run_id=run_id,
                 ) as log,
                 noted(self, log),
             ):

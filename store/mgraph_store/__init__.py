@@ -45,7 +45,6 @@ from mgraph_store.rows.records import (
 )
 
 if TYPE_CHECKING:
-    from mgraph_store.handover import Handover
     from mgraph_store.index.reader import Reader
     from mgraph_store.index.sql import Answer
     from mgraph_store.rows.schema import FORMAT_VERSION, describe
@@ -54,18 +53,15 @@ if TYPE_CHECKING:
     from mgraph_store.tensors.kernel import KERNEL_VERSION, combine
     from mgraph_store.transaction import TensorRef, Transaction
     from mgraph_store.upkeep.check import assert_consistent, garbage, problems
-    from mgraph_store.worker import WorkerStore
 
 _LAZY = {
     "Answer": "index.sql",
     "FORMAT_VERSION": "rows.schema",
     "KERNEL_VERSION": "tensors.kernel",
     "GraphStore": "store",
-    "Handover": "handover",
     "Reader": "index.reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
-    "WorkerStore": "worker",
     "assert_consistent": "upkeep.check",
     "combine": "tensors.kernel",
     "describe": "rows.schema",
@@ -83,7 +79,6 @@ __all__ = [
     "Edge",
     "Evaluation",
     "GraphStore",
-    "Handover",
     "Layout",
     "Measure",
     "Member",
@@ -101,7 +96,6 @@ __all__ = [
     "TensorRef",
     "TensorSpec",
     "Transaction",
-    "WorkerStore",
     "assert_consistent",
     "columns",
     "combine",

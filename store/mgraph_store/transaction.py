@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -51,10 +51,6 @@ from mgraph_store.tensors.objects import (
     new_key,
 )
 
-if TYPE_CHECKING:
-    from mgraph_store.handover import Handover
-
-
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # seconds, at most, after other machines were quicker
 
 
@@ -84,7 +80,7 @@ class Transaction:
         self._removed: list[tuple[str, str, Sequence[str]]] = []
         self._expected: list[Named] = []
         self._required: list[Callable[[Reader], None]] = []
-        self._open, self._attempted, self._taken_over = True, False, False
+        self._open, self._attempted = True, False
         self._process = os.getpid()
 
     def write_parameters(
@@ -195,24 +191,6 @@ class Transaction:
         self._updated.append(record)
         self._since.append(since)
 
-    def take_over(self, handover: Handover) -> None:
-        """Add and update what a worker hands over; its tensors are kept or removed together with this transaction's
-        own.
-
-        Raises
-        ------
-        InputError
-            As :meth:`add`; at the end as :meth:`commit`, including ConflictError.
-        """
-        self._keys += handover.keys
-        self._marks += handover.marks
-        self._taken_over = True
-        self.add(*handover.added)
-        for record, since in zip(handover.updated, handover.since, strict=True):
-            self.update(record, since=since)
-        for record in handover.expected:
-            self.expect(record)
-
     def expect(self, record: Named) -> None:
         """Store nothing unless the row with the record's id is still this record when the transaction ends.
 
@@ -292,8 +270,7 @@ class Transaction:
         if os.getpid() != self._process:  # in a forked child, the tensors belong to the parent
             return
         kept: set[str] = set()
-        # The commit was interrupted, or what was taken over may have been so before: ask what became of it.
-        if self._attempted or self._taken_over:
+        if self._attempted:  # the commit was interrupted: ask what became of it
             try:
                 with reading(self._index, self._lock) as con:
                     kept = tensor_keys(con)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 import pytest
 
 from mgraph.errors import InputError
-from mgraph_store import Connection, Edge, Member, Node, Run, Sweep, assert_consistent
+from mgraph_store import Connection, Edge, Member, Node, Run, Sweep, assert_consistent, new_id
 
 RAY = pytest.param(
     "ray:2",
@@ -288,6 +292,7 @@ def test_an_engine_gives_the_same_even_when_a_worker_is_killed(
         sweeps, runs = reader.all(Sweep), reader.all(Run)
     assert [s.status for s in sweeps] == ["complete"] * 2
     assert {r.status for r in runs} == {"complete"}
+    assert len([r for r in runs if r.command == "connect"]) == 2  # what was begun went on
     assert os.getpid() not in {r.pid for r in runs if r.command in ("connect", "sweep")}
     assert_consistent(g.session.store)
 
@@ -362,11 +367,22 @@ def test_merged_nodes_may_be_named(path: Path) -> None:
         g.suggest("a", control)
 
 
-def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def joining(g: Any, run: str, *ends: str, **settings: Any) -> Any:
+    from mgraph.explore.workers import Work
+    from mgraph.jobs.connections import ConnectJob
+
+    return Work(run, ConnectJob(ends=tuple(g.node(end).id for end in ends), method=curve(**settings)))
+
+
+def done_by_a_worker(g: Any, work: Any) -> Any:
+    from mgraph.explore.workers import Place, do
+
+    return pickle.loads(pickle.dumps(do(Place(g.path, "cpu"), pickle.loads(pickle.dumps(work)))))
+
+
+def test_a_worker_stores_its_results_and_returns_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
     from mgraph.errors import MGraphWarning
-    from mgraph.explore.workers import Place, deliver
-    from mgraph.jobs.connections import ConnectJob
 
     real = mgraph.BezierCurve.run
 
@@ -375,19 +391,115 @@ def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.Monke
         return real(*given, **further)
 
     monkeypatch.setattr(mgraph.BezierCurve, "run", run)
-    before = g.runs(), pairs(g)
-    ends = (g.node("a").id, g.node("b").id)
-    done = pickle.loads(pickle.dumps(deliver(Place(g.path, "cpu"), ConnectJob(ends=ends, method=curve()))))
+    chosen = new_id("r")
+    done = done_by_a_worker(g, joining(g, chosen, "a", "b"))
     assert (done.problem, done.refused, [w.text for w in done.warnings]) == (None, False, ["It was lowered."])
-    assert (g.runs(), pairs(g)) == before
-    with g.session.store.transaction() as tx:
-        tx.take_over(done.rows)
     assert pairs(g) == [("a", "b")]
-    assert g.runs()[-1]["status"] == "complete"
-    refused = deliver(Place(g.path, "cpu"), ConnectJob(ends=(ends[0], ends[0]), method=curve()))
-    assert (refused.refused, bool(refused.rows)) == (True, False)
+    assert (done.connection.run_id, g.runs()[-1]["id"], g.runs()[-1]["status"]) == (chosen, chosen, "complete")
+    before = g.runs()
+    refused = done_by_a_worker(g, joining(g, new_id("r"), "a", "a"))
+    assert (refused.refused, refused.connection) == (True, None)
     assert "given twice" in refused.problem
+    assert g.runs() == before
     assert_consistent(g.session.store)
+
+
+def killed(g: Any, work: Any) -> None:
+    """Do a piece of work in a process that is killed in the middle of it, its first states saved."""
+    code = """
+import os, pickle, signal, sys
+from mgraph.explore.workers import Place, perform, _session
+def progress(p):
+    if p.done >= 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+perform(_session(Place(sys.argv[1], "cpu")), pickle.loads(sys.stdin.buffer.read()), progress=progress)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, g.path],
+        input=pickle.dumps(work),
+        env=os.environ | {"MGRAPH_SAVE_SECONDS": "0"},
+        check=False,
+        capture_output=True,
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+
+
+def test_work_goes_on_after_its_worker_was_killed(g: Any, four: Path, tmp_path: Path) -> None:
+    import mgraph
+
+    other = mgraph.open(shutil.copytree(four, tmp_path / "other.mgraph"), device="cpu")
+    done_by_a_worker(other, joining(other, new_id("r"), "a", "b"))
+    work = joining(g, new_id("r"), "a", "b")
+    killed(g, work)
+    assert pairs(g) == []
+    (step, *_) = g.suggest(method=curve())  # who explores without knowing of the worker goes on with it, too
+    assert (step.step, step.subject) == ("resume", work.run)
+    done = done_by_a_worker(g, work)
+    assert (done.problem, done.connection.run_id) == (None, work.run)
+    assert described(g) == described(other)
+    with g.session.store.reading() as reader:
+        (run,) = reader.all(Run, command="connect")
+    assert run.status == "complete"
+    (again,) = json.loads(run.resumptions)
+    assert again["at"]  # not from the beginning
+    assert_consistent(g.session.store)
+
+
+@pytest.mark.parametrize("step", ["connect", "sweep"])
+def test_work_that_only_its_answer_was_lost_of_is_not_done_again(g: Any, step: str) -> None:
+    from mgraph.explore.workers import Work
+    from mgraph.jobs.connections import SweepJob
+
+    work = joining(g, new_id("r"), "a", "b")
+    done = done_by_a_worker(g, work)
+    if step == "sweep":
+        work = Work(new_id("r"), SweepJob(connection=done.connection.id, grid=(3,)))
+        done_by_a_worker(g, work)
+    before = described(g), g.runs()
+    again = done_by_a_worker(g, work)
+    assert (again.connection, again.problem) == (done.connection, None)
+    assert (described(g), g.runs()) == before
+    resumed = done_by_a_worker(g, Work(done.connection.run_id))
+    assert resumed.connection == done.connection
+
+
+def test_work_that_failed_is_not_done_again(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mgraph
+
+    def run(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    work = joining(g, new_id("r"), "a", "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(mgraph.BezierCurve, "run", run)
+        assert done_by_a_worker(g, work).problem == "RuntimeError: no memory"
+    assert "no memory" in done_by_a_worker(g, work).problem
+    assert pairs(g) == []
+
+
+def test_work_whose_worker_lives_after_all_is_left_to_it(g: Any) -> None:
+    from mgraph_store.underway import RunLock
+
+    work = joining(g, new_id("r"), "a", "b")
+    killed(g, work)
+    lock = RunLock(g.session.store.folder.root, work.run)
+    assert lock.acquire()
+    assert "is under way in another process" in done_by_a_worker(g, work).problem
+    lock.release()
+    assert pairs(g) == []
+
+
+def test_what_a_worker_does_now_is_not_suggested_again(g: Any) -> None:
+    from mgraph.explore.planning import PlannedGraph
+
+    begun, made = joining(g, new_id("r"), "a", "b"), joining(g, new_id("r"), "a", "c")
+    killed(g, begun)  # and is about to be done again
+    connection = done_by_a_worker(g, made).connection  # and the answer is on its way
+    request = g._request(g.nodes("mode")[:0], {"method": curve()})
+    plan = PlannedGraph(g.session.store, request)
+    assert [(s.step, s.subject) for s in plan.steps(2)] == [("resume", begun.run), ("sweep", connection.id)]
+    plan = PlannedGraph(g.session.store, request, aside={begun.run, made.run})
+    assert {s.step for s in plan.steps()} <= {"join", "improve", "fill"}
 
 
 def test_settings_are_those_of_the_default_method(g: Any) -> None:

@@ -91,7 +91,7 @@ def test_it_opens_and_holds_what_it_held(version: int, path: Path, upgraded: boo
 READ_AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from mgraph_store import GraphStore, Node, WorkerStore, problems
+from mgraph_store import GraphStore, Node, problems
 
 def read(path):
     store = GraphStore.open(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from mgraph_store import Connection, Evaluation, Node, Run, Sweep, WorkerStore, new_id
+from mgraph_store import Connection, Node, Run, Sweep, new_id
 from mgraph_store.errors import ConflictError, InputError, NotFoundError, StoreError
-from mgraph_store.handover import Handover, merged
 
 
 @pytest.fixture
@@ -102,55 +100,6 @@ def test_a_node_whose_tensors_are_lost_may_be_renamed(damaged: Any) -> None:
     damaged.store.tensor_store.remove(node.tensor_key)
     rename(damaged, node, "lost")
     assert stored(damaged, node).name == "lost"
-
-
-# By way of workers
-
-
-def test_a_worker_undoes_no_renaming(graph: Any, node: Node) -> None:
-    worker: Any = WorkerStore.open(graph.store.path)
-    for info in ('{"a": 1}', '{"a": 2}'):
-        before = node if info == '{"a": 1}' else replace(node, info='{"a": 1}')
-        with worker.transaction() as tx:
-            tx.update(replace(node, info=info), since=before)
-    rename(graph, node, "better")
-    with graph.store.transaction() as tx:
-        tx.take_over(pickle.loads(pickle.dumps(worker.hand_over())))
-    assert stored(graph, node) == replace(node, name="better", info='{"a": 2}')
-
-
-def test_rows_without_an_id_are_all_handed_over(graph: Any, node: Node) -> None:
-    """Whatever rows with an id come twice between them."""
-
-    def number(metric: str) -> Evaluation:
-        return Evaluation(node.id, None, None, "test", "all", "own", "fp32", metric, 1.0, None, 10)
-
-    run = Run(new_id("r"), "evaluate", "{}")
-    parts = [
-        Handover(added=(run, number("a"), number("b")), keys=("t1",)),
-        Handover(added=(replace(run, status="failed"), number("c")), keys=("t1", "t2")),
-        Handover(added=(number("d"),)),
-    ]
-    done = merged(parts)
-    assert [r.metric for r in done.added if isinstance(r, Evaluation)] == ["a", "b", "c", "d"]
-    assert [r.status for r in done.added if isinstance(r, Run)] == ["failed"]
-    assert done.keys == ("t1", "t2")
-
-
-def test_what_is_taken_over_twice_is_refused_as_a_whole(graph: Any) -> None:
-    worker: Any = WorkerStore.open(graph.store.path)
-    with worker.transaction() as tx:
-        (ref,) = tx.write_parameters([graph.parameters(3)])
-        tx.add(made := graph.node(ref, "late"))
-        tx.add(Evaluation(made.id, None, None, "test", "all", "own", "fp32", "loss", 1.0, None, 10))
-    handover = worker.hand_over()
-    with graph.store.transaction() as tx:
-        tx.take_over(handover)
-    with pytest.raises(InputError), graph.store.transaction() as tx:
-        tx.take_over(handover)
-    assert graph.store.read_parameters("late").tobytes() == graph.parameters(3).tobytes()
-    with graph.store.reading() as reader:
-        assert len(reader.all(Evaluation)) == 1
 
 
 # In the whole package

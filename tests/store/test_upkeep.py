@@ -28,7 +28,6 @@ from mgraph_store import (
     NodeTerm,
     Run,
     Sweep,
-    WorkerStore,
     garbage,
     new_id,
     problems,
@@ -435,12 +434,10 @@ def test_an_older_format_is_not_written(graph: Any, newer: list[Any]) -> None:
     store = GraphStore.open(graph.store.path)
     store.tensor_store.write("tnobodysobject22", {"float32": graph.parameters()})
     before = files_of(store.path)
-    worker = WorkerStore.open(store.path)
     with store.reading() as reader:
         removal = plan_removal(reader, [reader.find_node("a")])
     writers: list[Callable[[], Any]] = [
         lambda: store.transaction().__enter__(),
-        lambda: worker.transaction().__enter__(),
         lambda: plan_collection(store, 0).apply(store),
         lambda: removal.apply(store),
         lambda: repair(store),
