@@ -23,7 +23,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from mgraph_store.errors import EntryError
 from mgraph_store.flushing import Flushes
@@ -35,6 +35,7 @@ TEMPORARY, SET_ASIDE, STATES, PREDICTIONS = "tmp", "damaged", "states", "predict
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking, because a pipe would block for ever
 _WRITING = os.O_WRONLY | os.O_RDWR
+_FIRST, _PART = 1 << 12, 1 << 20  # bytes that are read at first, where most files end, and then at a time
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -50,9 +51,10 @@ _KINDS = (
 class Folder:
     """A directory of a graph: the graph's own, or one below it. ``path`` is for messages only."""
 
-    def __init__(self, root: Root | Path, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: Root | Path, names: tuple[str, ...] = (), held: _Held | None = None) -> None:
         self.root = Root(root) if isinstance(root, Path) else root
         self._names = names
+        self._held = held
 
     @classmethod
     def at(cls, place: Folder | Path) -> Folder:
@@ -69,11 +71,6 @@ class Folder:
         """Its path when the graph was opened."""
         return self.root.path.joinpath(*self._names)
 
-    @property
-    def is_below_root(self) -> bool:
-        """Whether it is not the graph's own directory."""
-        return bool(self._names)
-
     def above(self) -> Folder:
         """Return the parent of this folder; for the root, the root itself."""
         return Folder(self.root, self._names[:-1])
@@ -83,7 +80,7 @@ class Folder:
         parts = tuple(part for name in names for part in name.split("/") if part)
         if ".." in parts or "." in parts:
             raise ValueError(f"{'/'.join(parts)!r} leads out of a folder.")
-        return Folder(self.root, self._names + parts)
+        return Folder(self.root, self._names + parts, self._held)
 
     def opened(self, *, create: bool = False) -> contextlib.AbstractContextManager[int]:
         """Hold the folder open for a block; ``create`` makes it if it is missing.
@@ -97,17 +94,29 @@ class Folder:
         """
         return _Opened(self, create)
 
-    def open_directory(self, *, create: bool = False) -> int:
-        """Open the folder as :meth:`opened` does; of the root, the descriptor that it has anyway."""
-        descriptor = self.root.descriptor()
-        for i, name in enumerate(self._names):
+    def with_open(self, folder: Folder, descriptor: int) -> Folder:
+        """Return this folder, to be used only while a folder below it is open: what is in there is then opened from its
+        descriptor, without walking down to it again."""
+        return Folder(self.root, self._names, _Held(descriptor, folder._names))
+
+    def open_directory(self, *, create: bool = False) -> tuple[int, bool]:
+        """Open the folder as :meth:`opened` does; return its descriptor, and whether it is to be closed: that of the
+        root, or of a folder that is held, is open anyway."""
+        held = self._held
+        if held is not None and held.names == self._names[: len(held.names)]:
+            descriptor, depth = held.descriptor, len(held.names)
+        else:
+            descriptor, depth = self.root.descriptor(), 0
+        ours = False
+        for i in range(depth, len(self._names)):
             above = descriptor
             try:
-                descriptor = self._step(above, i, name, create)
+                descriptor = self._step(above, i, self._names[i], create)
             finally:
-                if i:
+                if ours:
                     os.close(above)
-        return descriptor
+            ours = True
+        return descriptor, ours
 
     def _step(self, descriptor: int, depth: int, name: str, create: bool) -> int:
         try:
@@ -285,8 +294,15 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Read a whole file; errors as :meth:`open`."""
-        with os.fdopen(self.open(name), "rb") as file:
-            return file.read()
+        descriptor = self.open(name)
+        try:
+            parts, length = [], _FIRST
+            while part := os.read(descriptor, length):
+                parts.append(part)
+                length = _PART
+            return b"".join(parts)
+        finally:
+            os.close(descriptor)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file anew, without flushing it; errors as :meth:`open`."""
@@ -428,19 +444,26 @@ class Folder:
         )
 
 
+class _Held(NamedTuple):
+    """A folder that is open: its descriptor, and the names that lead to it."""
+
+    descriptor: int
+    names: tuple[str, ...]
+
+
 class _Opened:
     """What :meth:`Folder.opened` returns. A class, because it is entered dozens of times for each commit."""
 
     def __init__(self, folder: Folder, create: bool) -> None:
         self._folder, self._create = folder, create
-        self._descriptor = -1
+        self._descriptor, self._ours = -1, False
 
     def __enter__(self) -> int:
-        self._descriptor = self._folder.open_directory(create=self._create)
+        self._descriptor, self._ours = self._folder.open_directory(create=self._create)
         return self._descriptor
 
     def __exit__(self, *_: object) -> None:
-        if self._folder.is_below_root:
+        if self._ours:
             os.close(self._descriptor)
 
 

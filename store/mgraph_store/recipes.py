@@ -7,7 +7,9 @@ every node of the recipe is read or summed once per chunk, no matter how many ot
 from __future__ import annotations
 
 import contextlib
+import copy
 import graphlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.chunkfiles import ChunkStream
 from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term, kernel_step
 from mgraph_store.tensors.threads import THREADS, deal
+
+_MOST_HELD = 64  # folders, of the thousand or so that a process may have open
 
 STREAM_BLOCK = 1 << 17
 """Elements that are read and summed at a time: output and one row stay in the cache, and the threads, which hand Python
@@ -125,13 +129,14 @@ class Computation:
     def run(self, threads: int = THREADS) -> NDArray[np.float32]:
         """Compute all; a new array of shape (D,)."""
         out = np.empty(self.size, np.float32)
+        with self._held() as held:
 
-        def work(starts: Iterator[int]) -> None:
-            scratch = _Scratch(min(self.chunk, self.size))
-            for start in starts:
-                self._fill(out[start : start + self.chunk], start, scratch)
+            def work(starts: Iterator[int]) -> None:
+                scratch = _Scratch(min(self.chunk, self.size))
+                for start in starts:
+                    held._fill(out[start : start + self.chunk], start, scratch)
 
-        deal(range(0, self.size, self.chunk), work, threads)
+            deal(range(0, self.size, self.chunk), work, threads)
         return out
 
     def stream(self, write: Callable[[int, NDArray[np.float32]], None], threads: int = THREADS) -> None:
@@ -141,15 +146,17 @@ class Computation:
         The values are overwritten when ``write`` returns.
         """
 
-        def work(starts: Iterator[int]) -> None:
-            length = min(self.chunk, self.size)
-            out, scratch = np.empty(length, np.float32), _Scratch(length)
-            for start in starts:
-                part = out[: min(self.chunk, self.size - start)]
-                self._fill(part, start, scratch)
-                write(start, part)
+        with self._held() as held:
 
-        deal(range(0, self.size, self.chunk), work, threads)
+            def work(starts: Iterator[int]) -> None:
+                length = min(self.chunk, self.size)
+                out, scratch = np.empty(length, np.float32), _Scratch(length)
+                for start in starts:
+                    part = out[: min(self.chunk, self.size - start)]
+                    held._fill(part, start, scratch)
+                    write(start, part)
+
+            deal(range(0, self.size, self.chunk), work, threads)
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
@@ -160,6 +167,17 @@ class Computation:
             self._fill(out[out.shape[0] - (stop - start) :][: end - start], start, scratch)
             start = end
         return out
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[Computation]:
+        """Return the same computation for a block, with the folders of some arrays held open, if they have more than
+        one chunk: threads hand Python on to each other at every folder that one of them opens."""
+        with contextlib.ExitStack() as opened:
+            held = copy.copy(self)
+            if self.size > self.chunk:
+                near = itertools.islice(self._arrays.items(), _MOST_HELD)
+                held._arrays = self._arrays | {k: opened.enter_context(array.holding()) for k, array in near}
+            yield held
 
     def _fill(self, out: NDArray[np.float32], start: int, scratch: _Scratch) -> None:
         stop = start + out.shape[0]

@@ -190,6 +190,29 @@ def test_a_name_leads_to_no_other_folder(tmp_path: Path) -> None:
             Folder(tmp_path).sub(name)
 
 
+def test_what_is_below_an_open_folder_is_opened_from_there(tmp_path: Path) -> None:
+    graph = Folder(tmp_path)
+    for name in ("a/b/c", "a/other"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("first")
+    inner = graph.sub("a/b")
+    with inner.opened() as descriptor:
+        near = graph.with_open(inner, descriptor).sub("a")
+        (tmp_path / "a/b").rename(tmp_path / "moved")
+        (tmp_path / "a/b/c").mkdir(parents=True)
+        for place in ("a/b/c", "a/other"):
+            (tmp_path / place / "file").write_text("second")
+        assert near.sub("b/c").read("file") == b"first"  # still in the folder that is open
+        assert near.sub("other").read("file") == b"second"
+        assert graph.sub("a/b/c").read("file") == b"second"
+        assert near.sub("b").is_folder("c")
+        assert near.sub("b").entries() == ["c"]
+        os.fstat(descriptor)  # nobody has closed it
+        (tmp_path / "moved/link").symlink_to(tmp_path)
+        with pytest.raises(EntryError, match="a/b/link in graph"):
+            near.sub("b/link").read("file")
+
+
 def test_a_graph_may_be_reached_by_a_link(graph: Any, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(graph.store.path)
     store = GraphStore.open(tmp_path / "data")

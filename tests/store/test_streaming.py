@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgraph_store import GraphStore, Layout, Node, NodeTerm, Space, TensorSpec, combine, new_id
+from mgraph_store import GraphStore, Layout, Node, NodeTerm, Space, TensorSpec, combine, new_id, recipes
 from mgraph_store.errors import CorruptError, InputError
+from mgraph_store.folder import Folder
+from mgraph_store.root import HAS_PROC
 from mgraph_store.tensors.arrays import StoredArray
 
 CHUNK = 1 << 20
@@ -118,6 +120,32 @@ def test_streaming_needs_less_memory_than_a_node(large: GraphStore) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1.5 * SUM.nbytes  # though these nodes are only three chunks long
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir())) if HAS_PROC else 0
+
+
+@pytest.mark.parametrize("most", [1, 64])
+def test_folders_are_opened_once_for_all_chunks(large: GraphStore, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Of as many nodes as there may be folders open; and none is left open."""
+    monkeypatch.setattr(recipes, "_MOST_HELD", most)
+    stepped: list[str] = []
+    real = Folder._step
+
+    def step(self: Folder, descriptor: int, depth: int, name: str, create: bool) -> int:
+        stepped.append(name)
+        return real(self, descriptor, depth, name, create)
+
+    computation = large.computation("sum")
+    monkeypatch.setattr(Folder, "_step", step)
+    before = open_files()
+    assert computation.run().tobytes() == SUM.tobytes()
+    held = min(most, 3)
+    assert stepped.count("c") == held + 3 * (3 - held)
+    with pytest.raises(ZeroDivisionError):
+        computation.stream(lambda offset, values: 1 // 0)  # type: ignore[arg-type,return-value]
+    assert open_files() == before
 
 
 def test_an_error_while_streaming_stops_it(large: GraphStore) -> None:

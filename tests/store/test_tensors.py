@@ -91,6 +91,23 @@ def test_a_damaged_chunk_is_noticed_whichever_thread_reads_it(objects: TensorSto
     assert objects.read(key).tolist() == list(range(200))
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_who_reads_a_part_of_a_chunk_notices_damage_anywhere_in_it(objects: TensorStore, tmp_path: Path) -> None:
+    data = np.arange(59, dtype=np.float32)  # the last of three chunks has one number that is no part of it
+    key = put(objects, float32=data)
+    chunk = tmp_path / "tensors.zarr" / key / "float32/c/2"
+    whole = chunk.read_bytes()
+    array = objects.open(key)
+    for position in range(len(whole)):
+        chunk.write_bytes(whole[:position] + bytes([whole[position] ^ 8]) + whole[position + 1 :])
+        for start, stop in ((40, 59), (41, 45), (58, 59), (30, 41), (0, 59)):
+            with pytest.raises(CorruptError, match="checksum do not match"):
+                array.read(start, stop)
+        assert array.read(0, 40).tolist() == data[:40].tolist()
+    chunk.write_bytes(whole)
+    assert array.read(30, 59).tolist() == data[30:].tolist()
+
+
 def test_chunks_are_equal_and_at_most_four_mebibytes(objects: TensorStore, tmp_path: Path) -> None:
     key = put(objects, float32=np.zeros(2 * 2**20 + 3, np.float32), float64=np.zeros(2**19, np.float64))
     root = tmp_path / "tensors.zarr" / key

@@ -7,12 +7,14 @@ bit shows in the checksum of its chunk.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 class Files(Protocol):
     """Access to the files of a tensor object; names are relative, with ``/``."""
 
+    def holding(self, name: str) -> contextlib.AbstractContextManager[Files]:
+        """Return the same files for a block in which those in the folder ``name`` are opened more than once;
+        ``FileNotFoundError`` if it is not there."""
+
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
 
@@ -40,17 +46,14 @@ class Files(Protocol):
         """Return the size of a file in bytes, and its last ``length`` bytes, or all if it is shorter;
         ``FileNotFoundError`` if it is not there."""
 
-    def local(self, name: str) -> BinaryIO | None:
-        """Open a file on this machine, or return None if it is remote."""
-
     def raw(self, name: str) -> RawArray | None:
         """Describe an array if it is on this machine and its chunks can be read without Zarr, else return None."""
 
     def attributes(self, name: str) -> Mapping[str, Any]:
         """Read the attributes of an array."""
 
-    def descriptors(self, folder: str) -> contextlib.AbstractContextManager[Callable[[str], int]]:
-        """Hold a folder on this machine open: the function opens a file in it, which the caller closes."""
+    def folder(self, name: str) -> Folder:
+        """Return a folder, if it is on this machine."""
 
 
 class LocalFiles:
@@ -58,6 +61,11 @@ class LocalFiles:
 
     def __init__(self, folder: Folder | Path) -> None:
         self._folder = Folder.at(folder)
+
+    def holding(self, name: str) -> _Near:
+        """Hold a folder open for a block in which files there are opened more than once; ``FileNotFoundError`` if it is
+        not there."""
+        return _Near(self._folder, self._folder.sub(name))
 
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
@@ -72,15 +80,11 @@ class LocalFiles:
     def ending(self, name: str, length: int) -> tuple[int, bytes]:
         """Return the size of a file in bytes, and its last ``length`` bytes, or all if it is shorter;
         ``FileNotFoundError`` if it is not there."""
-        with self.local(name) as file:
+        folder, _, own = name.rpartition("/")
+        with self._folder.sub(folder).reader(own) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - length))
             return size, file.read(length)
-
-    def local(self, name: str) -> BinaryIO:
-        """Open a file."""
-        folder, _, own = name.rpartition("/")
-        return self._folder.sub(folder).reader(own)
 
     def raw(self, name: str) -> RawArray | None:
         """Describe an array if its chunks can be read without Zarr, else return None."""
@@ -93,12 +97,60 @@ class LocalFiles:
             raise ValueError("its attributes are not a JSON object")
         return found
 
-    @contextlib.contextmanager
-    def descriptors(self, folder: str) -> Iterator[Callable[[str], int]]:
-        """Hold a folder open: the function opens a file in it, which the caller closes."""
-        place = self._folder.sub(folder)
-        with place.opened() as directory:
-            yield lambda name: place.open_in(directory, name)
+    def folder(self, name: str) -> Folder:
+        """Return a folder."""
+        return self._folder.sub(name)
+
+
+# Classes, because entering a generator takes several times as long, which counts where a small array is read.
+
+
+class _Near:
+    """What :meth:`LocalFiles.holding` returns."""
+
+    def __init__(self, folder: Folder, inner: Folder) -> None:
+        self._folder, self._inner = folder, inner
+        self._opened = inner.opened()
+
+    def __enter__(self) -> LocalFiles:
+        return LocalFiles(self._folder.with_open(self._inner, self._opened.__enter__()))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+
+
+class _Blaming:
+    """What :meth:`StoredArray.blaming` returns."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or not isinstance(error, Exception) or isinstance(error, MemoryError | StoreError):
+            return
+        if isinstance(error, FileNotFoundError):
+            raise corrupt(self._key, "is missing") from None
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"Cannot read tensor object {self._key} ({error.strerror or error}): check the disk and its "
+                "permissions."
+            ) from error
+        # Whatever a codec raises on damaged bytes.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise corrupt(self._key, f"cannot be read ({reason.rstrip('.')})") from error
+
+
+def corrupt(key: str, what: str) -> CorruptError:
+    """Return the error for a tensor object that is not what it was."""
+    return CorruptError(
+        f"Tensor object {key} {what}: restore tensors.zarr/{key} from a copy of the graph, "
+        "or remove what depends on it (`mgraph check` lists it)."
+    )
 
 
 class StoredArray:
@@ -108,21 +160,25 @@ class StoredArray:
         self._files, self._key, self._row = files, key, row
         self._name = dtype if row is None else ""
         self._array: zarr.Array[Any] | None = None
-        with self.blaming():
-            found = files.raw(self._name)
-            if found is None:
-                self._open_by_zarr()
-            else:
-                self.is_raw, self._exact, self._dtype = True, True, np.dtype(found.dtype)
-                self._shape, self.chunk = found.shape, found.chunk
-                self._rows = found.shape[0] if found.is_segment else None
-        if self._dtype.name != dtype or len(self._shape) != (1 if row is None else 2):
+        with self.blaming(), files.holding(self._name) as near:
+            self._look_at(near, dtype)
+
+    def _look_at(self, near: Files, dtype: str) -> None:
+        row = self._row
+        found = near.raw(self._name)
+        if found is None:
+            self._open_by_zarr()
+        else:
+            self.is_raw, self._exact, self._dtype = True, True, np.dtype(found.dtype)
+            self._shape, self.chunk = found.shape, found.chunk
+            self._rows = found.shape[0] if found.is_segment else None
+        if self._dtype != dtype or len(self._shape) != (1 if row is None else 2):
             raise self._corrupt(f"has dtype {self._dtype} and shape {list(self._shape)}")
         if row is not None and not 0 <= row < self._shape[0]:
             raise self._corrupt(f"has no row {row}")
         self.size = int(self._shape[-1])
         self._offset = 0  # where the row begins in its shard
-        self._check_files()
+        self._check_files(near)
 
     def _open_by_zarr(self) -> None:
         array = self._array = self._files.open_array(self._name)
@@ -170,34 +226,58 @@ class StoredArray:
             self.read_into(out, start)
             return out
 
-        def work(dealt: Iterator[int]) -> None:
-            for first in dealt:
-                begin = max(start, first)
-                self.read_into(out[begin - start : first + self.chunk - start], begin)
+        place = self._chunks()
+        with self.blaming(), place.opened() as directory:  # once, for to open a folder is to hand Python on
 
-        deal(range(start - start % self.chunk, stop, self.chunk), work, here=True)
+            def work(dealt: Iterator[int]) -> None:
+                for first in dealt:
+                    begin = max(start, first)
+                    self._fill(out[begin - start : first + self.chunk - start], begin, place, directory)
+
+            deal(range(start - start % self.chunk, stop, self.chunk), work, here=True)
         return out
 
     def read_into(self, out: NDArray[Any], start: int = 0) -> None:
         """Read the elements from ``start`` on that fill ``out``, a contiguous flat array; errors as :meth:`read`."""
-        stop = start + out.shape[0]
         if not self.is_raw:
-            out[...] = self._decode(start, stop)
+            out[...] = self._decode(start, start + out.shape[0])
             return
-        with self.blaming(), self._files.descriptors(f"{self._name}/c" if self._row is None else "c/0") as opened:
-            for i in range(start // self.chunk, -(-stop // self.chunk)):
-                first = i * self.chunk
-                a, b = max(start, first), min(stop, first + self.chunk)
-                descriptor = opened(str(i) if self._row is None else "0")
-                try:
-                    if b - a == self.chunk:
-                        read_chunk(descriptor, out[a - start : b - start], self._offset)
-                    else:  # for part of a chunk, all of it must be read for the checksum
-                        whole = new_array(self.chunk, self._dtype)
-                        read_chunk(descriptor, whole, self._offset)
-                        out[a - start : b - start] = whole[a - first : b - first]
-                finally:
-                    os.close(descriptor)
+        place = self._chunks()
+        with self.blaming(), place.opened() as directory:
+            self._fill(out, start, place, directory)
+
+    def _fill(self, out: NDArray[Any], start: int, place: Folder, directory: int) -> None:
+        stop, each = start + out.shape[0], self._dtype.itemsize
+        for i in range(start // self.chunk, -(-stop // self.chunk)):
+            first = i * self.chunk
+            a, b = max(start, first), min(stop, first + self.chunk)
+            before, after = each * (a - first), each * (first + self.chunk - b)  # read for the checksum
+            descriptor = place.open_in(directory, self._chunk_file(i))
+            try:
+                read_chunk(descriptor, out[a - start : b - start], self._offset, before=before, after=after)
+            finally:
+                os.close(descriptor)
+
+    def _chunks(self) -> Folder:
+        return self._files.folder(f"{self._name}/c" if self._row is None else "c/0")
+
+    def _chunk_file(self, i: int) -> str:
+        return str(i) if self._row is None else "0"
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[StoredArray]:
+        """Return the same array for a block in which it is read many times."""
+        if not self.is_raw:
+            yield self
+            return
+        near = copy.copy(self)
+        with self.blaming():
+            held = self._files.holding(f"{self._name}/c" if self._row is None else "c/0")
+            near._files = held.__enter__()
+        try:
+            yield near
+        finally:
+            held.__exit__(None, None, None)
 
     def is_chunk(self, start: int, stop: int) -> bool:
         """Return whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
@@ -206,9 +286,8 @@ class StoredArray:
     def stream(self, start: int) -> ChunkStream:
         """Open the chunk that begins at ``start``, to be read piece by piece inside :meth:`blaming`."""
         with self.blaming():
-            file = self._files.local(self._chunk_name(start // self.chunk))
-            assert file is not None
-            return ChunkStream(file, self._offset, self.chunk * self._dtype.itemsize)
+            descriptor = self._chunks().open(self._chunk_file(start // self.chunk))
+            return ChunkStream(descriptor, self._offset, self.chunk * self._dtype.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (offset, elements) chunk by chunk, so that only one is in memory."""
@@ -221,32 +300,28 @@ class StoredArray:
         with self.blaming(), chunks_at_a_time(1 if isinstance(self._files, LocalFiles) else REMOTE_CHUNKS):
             return np.asarray(self._array[part] if self._row is None else self._array[self._row, part])
 
-    def _chunk_name(self, i: int) -> str:
-        return f"{self._name}/c/{i}" if self._row is None else "c/0/0"
-
-    def _check_files(self) -> None:
+    def _check_files(self, near: Files) -> None:
         # Zarr would silently fill these with NaN: files that are gone, and rows lost from a truncated shard.
         if self._rows is not None:
-            self._check_shard("c/0/0", self._rows)
+            self._check_shard(near, "c/0/0", self._rows)
             return
         expected = self.chunk * self._dtype.itemsize + CHECKSUM_BYTES
         names = [str(i) for i in range(-(-self.size // self.chunk))]
-        for i, size in enumerate(self._files.sizes(f"{self._name}/c", names)):
+        for i, size in enumerate(near.sizes(f"{self._name}/c", names)):
             if size is None:
                 raise self._corrupt(f"lacks chunk c/{i}")
             if size == 0 or (self._exact and size != expected):
                 raise self._corrupt(f"has a chunk c/{i} of {size} bytes")
 
-    def _check_shard(self, name: str, rows: int) -> None:
+    def _check_shard(self, near: Files, name: str, rows: int) -> None:
         length = 16 * rows + CHECKSUM_BYTES
-        with self.blaming():
-            try:
-                size, index = self._files.ending(name, length)
-            except FileNotFoundError:
-                raise self._corrupt(f"lacks chunk {name.removeprefix(f'{self._name}/')}") from None
-            if size <= length:
-                raise self._corrupt(f"has a damaged shard of {size} bytes")
-            places = shard_places(index)
+        try:
+            size, index = near.ending(name, length)
+        except FileNotFoundError:
+            raise self._corrupt(f"lacks chunk {name.removeprefix(f'{self._name}/')}") from None
+        if size <= length:
+            raise self._corrupt(f"has a damaged shard of {size} bytes")
+        places = shard_places(index)
         ends = places.astype(object).sum(axis=1) if (places >> 62).any() else places.sum(axis=1)
         if int(ends.max()) + length != size:
             raise self._corrupt(f"has a damaged shard of {size} bytes")
@@ -255,29 +330,12 @@ class StoredArray:
             raise self._corrupt(f"has a row {self._row} of {stored} bytes")
         self._offset = offset
 
-    @contextlib.contextmanager
-    def blaming(self) -> Iterator[None]:
+    def blaming(self) -> _Blaming:
         """Attribute errors inside the block to this array: ``CorruptError``, or ``StoreError`` for the disk."""
-        try:
-            yield
-        except FileNotFoundError:
-            raise self._corrupt("is missing") from None
-        except OSError as error:
-            raise StoreError(
-                f"Cannot read tensor object {self._key} ({error.strerror or error}): check the disk and its "
-                "permissions."
-            ) from error
-        except (MemoryError, StoreError):
-            raise
-        except Exception as error:  # whatever a codec raises on damaged bytes
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise self._corrupt(f"cannot be read ({reason.rstrip('.')})") from error
+        return _Blaming(self._key)
 
     def _corrupt(self, what: str) -> CorruptError:
-        return CorruptError(
-            f"Tensor object {self._key} {what}: restore tensors.zarr/{self._key} from a copy of the graph, "
-            "or remove what depends on it (`mgraph check` lists it)."
-        )
+        return corrupt(self._key, what)
 
 
 REMOTE_CHUNKS = 4

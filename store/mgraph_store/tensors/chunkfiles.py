@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,11 @@ def is_raw(array: zarr.Array[Any]) -> bool:
     return sys.byteorder == "little" and codecs == (BytesCodec(endian="little"), Crc32cCodec())
 
 
-def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0) -> None:
-    """Read the chunk that begins at a byte ``offset`` of an open file and fills ``out``, a contiguous flat array.
+def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0, *, before: int = 0, after: int = 0) -> None:
+    """Read from the chunk that begins at a byte ``offset`` of an open file what fills ``out``, a contiguous flat array.
 
-    In pieces, so that each is still in the processor's cache when its checksum is computed.
+    In pieces, so that each is still in the processor's cache when its checksum is computed. Of the bytes of the chunk
+    ``before`` and ``after`` these, nothing is kept.
 
     Raises
     ------
@@ -54,15 +55,34 @@ def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0) -> None:
     """
     import google_crc32c
 
-    numbers = out.view(np.uint8)
-    found = 0
-    for start in range(0, numbers.shape[0], PIECE):
-        piece = numbers[start : start + PIECE]
+    numbers, stored = out.view(np.uint8), bytearray(CHECKSUM_BYTES)
+    size, found = numbers.shape[0], 0
+    if before:
+        found = _pass_over(descriptor, offset, before, found)
+    for start in range(0, size, PIECE):
+        piece, at = numbers[start : start + PIECE], offset + before + start
+        last = start + PIECE >= size and not after
+        if not last or os.preadv(descriptor, [piece.data, stored], at) != piece.shape[0] + CHECKSUM_BYTES:
+            _fill(descriptor, piece.data, at)
+            if last:
+                _fill(descriptor, memoryview(stored), at + piece.shape[0])
+        found = google_crc32c.extend(found, piece)
+    if after:
+        found = _pass_over(descriptor, offset + before + size, after, found)
+        _fill(descriptor, memoryview(stored), offset + before + size + after)
+    _compare(found, stored)
+
+
+def _pass_over(descriptor: int, offset: int, count: int, found: int) -> int:
+    """Return the checksum of bytes that nobody wants, continued from that of those before them."""
+    import google_crc32c
+
+    scratch = np.empty(min(count, PIECE), np.uint8)
+    for start in range(0, count, PIECE):
+        piece = scratch[: count - start]
         _fill(descriptor, piece.data, offset + start)
         found = google_crc32c.extend(found, piece)
-    stored = bytearray(CHECKSUM_BYTES)
-    _fill(descriptor, memoryview(stored), offset + numbers.shape[0])
-    _compare(found, stored)
+    return found
 
 
 def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -81,11 +101,11 @@ def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 class ChunkStream:
     """A chunk read piece by piece, so that each piece is used while it is still in the processor's cache."""
 
-    def __init__(self, file: BinaryIO, offset: int, nbytes: int) -> None:
+    def __init__(self, descriptor: int, offset: int, nbytes: int) -> None:
         import google_crc32c
 
         self._extend = google_crc32c.extend
-        self._file, self._descriptor = file, file.fileno()
+        self._descriptor = descriptor
         self._at, self._left = offset, nbytes
         self._sum = 0
 
@@ -109,7 +129,7 @@ class ChunkStream:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        os.close(self._descriptor)
 
 
 def _fill(descriptor: int, part: memoryview, offset: int) -> None:

@@ -28,6 +28,7 @@ _LONGEST = 1 << 20  # most bytes in a description
 _LONGEST_HEAD = 1 << 12  # and before the attributes; ours have some hundred
 
 _ATTRIBUTES = b',\n  "attributes": '
+_JSON = json.JSONDecoder()
 _END = b',\n  "zarr_format": 3,\n  "node_type": "array",\n  "storage_transformers": []\n}'
 
 
@@ -78,7 +79,9 @@ def recognised(description: bytes) -> RawArray | None:
     if len(head) > _LONGEST_HEAD:  # what is parsed is kept
         return None
     try:
-        return _parsed(head) if isinstance(json.loads(attributes), dict) else None
+        text = attributes.decode()
+        said, end = _JSON.raw_decode(text)
+        return _parsed(head) if isinstance(said, dict) and end == len(text) else None
     except (ValueError, RecursionError):
         return None
 

@@ -7,6 +7,7 @@ Zarr reads first. One URL belongs to one graph; for other users of it see :mod:`
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -222,6 +223,11 @@ class RemoteFiles:
 
         return Below(self._storage, self._key, read_only=read_only)
 
+    def holding(self, name: str) -> contextlib.AbstractContextManager[RemoteFiles]:
+        """Return the same files for a block: nothing is gained by it here."""
+        del name
+        return contextlib.nullcontext(self)
+
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
         import zarr
@@ -241,10 +247,6 @@ class RemoteFiles:
         size = self._sizes[name]
         return size, self._storage.read(f"{self._key}/{name}", max(0, size - length), size)
 
-    def local(self, name: str) -> None:
-        """Return None, because no file is on this machine."""
-        return
-
     def raw(self, name: str) -> None:
         """Return None: everything remote is read by Zarr."""
         return
@@ -253,6 +255,6 @@ class RemoteFiles:
         """Read the attributes of an array."""
         return dict(self.open_array(name).attrs)
 
-    def descriptors(self, folder: str) -> NoReturn:
-        """Refuse: no files are on this machine."""
-        raise NotImplementedError(folder)
+    def folder(self, name: str) -> NoReturn:
+        """Refuse: no folders are on this machine."""
+        raise NotImplementedError(name)
