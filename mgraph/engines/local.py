@@ -105,7 +105,7 @@ class Local(Engine):
     def _stop(self, *, cut_off: bool) -> None:
         if self._pool is not None:
             for process in self._processes() if cut_off else ():
-                process.terminate()
+                process.kill()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from mgraph.errors import MGraphWarning
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
 GRACE = 20.0
 """Seconds that workers have to save their state in, once they are asked to stop."""
 
@@ -43,17 +45,20 @@ def listening() -> Iterator[list[Overheard]]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let one SIGINT through; handling it must not be interrupted again."""
+    """Let one SIGINT through, or SIGTERM, by which clusters end a job: both stop the call as Ctrl-C does. Handling it
+    must not be interrupted again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -269,7 +269,7 @@ class _Explorer:
                 return "every place is taken"
             suggestion = plan.next()
             if suggestion is None:
-                return "every pair has been tried"
+                return plan.exhausted
             self._start(suggestion)
         return stop
 

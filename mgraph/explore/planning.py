@@ -108,18 +108,31 @@ class PlannedGraph:
         self._unfinished = [s for s in unfinished if s.subject not in aside]
         edges = self._read_edges(store)
         with store.reading() as reader:
-            tried = self._tried(reader) | self._hopeless(store, reader) | set(given_up)
+            elsewhere = self._elsewhere(store, reader, aside)
+            tried = self._tried(reader) | self._hopeless(reader) | set(elsewhere) | set(given_up)
             self.estimate: Estimate | None = estimate(
                 reader, request.space.id, request.method.name, asdict(request.method)
             )
             levels = _levels(reader, request)
         self.terrain = Terrain(levels, edges, request.quantity, frozenset(tried), request.limit)
+        self._runs_elsewhere = list(elsewhere.values())
 
     @property
     def is_done(self) -> bool:
         """Whether the goal is met, assuming that steps under way succeed; never without a goal."""
         goal = self.request.goal
         return goal is not None and goal.is_met(self.terrain.known)
+
+    @property
+    def exhausted(self) -> str:
+        """Why there is nothing left to do."""
+        runs = self._runs_elsewhere
+        if not runs:
+            return "every pair has been tried"
+        return (
+            f"every pair has been tried or, as far as can be seen from here, is being connected by another process: run"
+            f"{'' if len(runs) == 1 else 's'} {', '.join(runs)} (mgraph log)"
+        )
 
     def next(self) -> Suggestion | None:
         """Choose what to do next, and assume from then on that it succeeds; None: there is nothing left to do."""
@@ -170,16 +183,23 @@ class PlannedGraph:
             ends.setdefault(member.connection_id, []).append(member.node_id)
         return {pair for nodes in ends.values() if (pair := self._pair(nodes)) is not None}
 
-    def _hopeless(self, store: GraphStore, reader: Reader) -> set[Pair]:
-        """Return the pairs on which the method has failed too often, or which another process is connecting now."""
-        runs = reader.all(Run, command=CONNECT, status=["failed", "running"])
-        failures: Counter[Pair] = Counter()
-        for run in runs:
+    def _hopeless(self, reader: Reader) -> set[Pair]:
+        """Return the pairs on which the method has failed too often."""
+        failures = Counter(pair for pair, _ in self._runs(reader, "failed"))
+        return {pair for pair, times in failures.items() if times >= MOST_FAILURES}
+
+    def _elsewhere(self, store: GraphStore, reader: Reader, aside: Collection[str]) -> dict[Pair, str]:
+        """Return the pairs that another process is connecting now, or may be, and the runs that do."""
+        running = self._runs(reader, "running")
+        return {pair: run.id for pair, run in running if run.id not in aside and is_running(store, run)}
+
+    def _runs(self, reader: Reader, status: str) -> Iterator[tuple[Pair, Run]]:
+        """Yield the runs that connected a pair by the method."""
+        for run in reader.all(Run, command=CONNECT, status=status):
             settings = json.loads(run.settings)
             pair = self._pair(settings.get("ends", ()))
             if pair is not None and settings.get("method") == self.request.method.name:
-                failures[pair] += MOST_FAILURES if is_running(store, run) else run.status == "failed"
-        return {pair for pair, times in failures.items() if times >= MOST_FAILURES}
+                yield pair, run
 
     def _pair(self, ends: Sequence[str]) -> Pair | None:
         """Return the places of the nodes if there are exactly two."""

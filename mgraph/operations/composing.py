@@ -22,7 +22,7 @@ from mgraph.query.routes import Route
 from mgraph.session.constants import check_pieces
 from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of
-from mgraph.session.runs import recorded_run
+from mgraph.session.runs import new_run, recorded_run
 from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Run, Space, combine, new_id
@@ -113,8 +113,8 @@ def compose(
     path = CompositePath.by_length(pieces, _lengths(pieces, len(members), G))
     settings: dict[str, Any] = {"of": [_described(leg) for leg in turned], "thin": thin}
     said = " → ".join([label(_known(turned[0].start)), *(label(_known(leg.goal)) for leg in turned)])
-    record = recorded_run(store, "compose", settings, seed=None, device="cpu", plan=job.to_json(), resumed=resumed)
-    with record as run, store.transaction() as tx:
+    row = new_run("compose", settings, seed=None, device="cpu", plan=job.to_json())
+    with recorded_run(store, row, resumed=resumed) as run, store.transaction() as tx:
         family: Family = path
         if thin is not None:
             t, chain = thinned(path, G, thin)

@@ -15,7 +15,7 @@ from mgraph.durations import spoken
 from mgraph.errors import CorruptError
 from mgraph.repro.experiment import Experiment, Number, Row, Spread
 from mgraph.repro.steps import Step, Train
-from mgraph.session.runs import recorded_run
+from mgraph.session.runs import new_run, recorded_run
 from mgraph.shown import visible
 from mgraph_store import Connection, Node, Run, Sweep
 
@@ -50,7 +50,7 @@ def entry(lab: Lab, row: Row) -> Iterator[Entry]:
     """Record a row while it is run; its numbers are stored when the block ends without an error."""
     made = Entry(identity(lab.experiment, row, lab.scale, lab.precision))
     store, session = lab.graph.session.store, lab.graph.session
-    with recorded_run(store, COMMAND, made._document, seed=None, device=session.device) as log:
+    with recorded_run(store, new_run(COMMAND, made._document, seed=None, device=session.device)) as log:
         yield made
         with store.transaction() as tx:
             log.complete(tx, settings=made.document())

@@ -111,30 +111,38 @@ class RunLog:
         self._store.states(self.id).remove()
 
 
-@contextmanager
-def recorded_run(
-    store: GraphStore,
+def new_run(
     command: str,
     settings: Mapping[str, Any],
     *,
     seed: int | None,
     device: str,
     plan: str | None = None,
-    resumed: Run | None = None,
-    code: RunCode | None = None,
     run_id: str | None = None,
+) -> Run:
+    """Return the row of a new run, of which :func:`recorded_run` records the rest.
+
+    With a ``plan``, its job in written form, it can be resumed after an interruption. ``run_id`` is its id, if that was
+    chosen before.
+    """
+    text = json.dumps(dict(settings), sort_keys=True, default=str)
+    return Run(id=run_id or new_id("r"), command=command, settings=text, seed=seed, device=device, plan=plan)
+
+
+@contextmanager
+def recorded_run(
+    store: GraphStore, run: Run, *, resumed: Run | None = None, code: RunCode | None = None
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    ``code`` is the user code that runs. With a ``plan``, its job in written form, the run can be resumed after an
-    interruption: ``resumed`` is then the same run with the same settings. ``run_id`` is the id of a new one, if it was
-    chosen before. Raises RunInterrupted at Ctrl-C in a run with
+    ``run`` is from :func:`new_run`; if it has a plan, ``resumed`` may be the row of an interrupted one with the same
+    settings, to be taken up instead. ``code`` is the user code that runs. Raises RunInterrupted at Ctrl-C in a run with
     a plan, and InputError if another process resumes the same run. While the run is under way it holds a lock that says
     so (see :mod:`mgraph_store.underway`).
     """
     from mgraph.train.parallel import present
 
-    identifier = (run_id or new_id("r")) if resumed is None else resumed.id
+    identifier = run.id if resumed is None else resumed.id
     with ExitStack() as held:
         if present().rank == 0:
             lock = RunLock(store.folder.root, identifier)
@@ -142,20 +150,9 @@ def recorded_run(
                 raise InputError(f"Run {identifier} is under way in another process; stop it there, or wait for it.")
             held.callback(lock.release)
         if resumed is not None:
-            run, checkpointer = _taken_up(store, resumed, device, code)
+            run, checkpointer = _taken_up(store, resumed, run.device, code)
         else:
-            run, checkpointer = _begun(
-                store,
-                Run(
-                    id=identifier,
-                    command=command,
-                    settings=json.dumps(dict(settings), sort_keys=True, default=str),
-                    seed=seed,
-                    device=device,
-                    plan=plan,
-                ),
-                code,
-            )
+            run, checkpointer = _begun(store, run, code)
         yield held.enter_context(_recorded(store, run, checkpointer))
 
 

@@ -189,7 +189,7 @@ class Session:
         from mgraph.factories import names_code
         from mgraph.session.code import OF_RUN, names_of
         from mgraph.session.headway import noted
-        from mgraph.session.runs import RunCode, recorded_run
+        from mgraph.session.runs import RunCode, new_run, recorded_run
 
         with self.threads(workspace):  # this loads everything, so it is now known which code runs
             self._record_metrics(workspace)
@@ -201,20 +201,8 @@ class Session:
             code = RunCode(workspace.space, workspace.code | own, names_of(workspace.space, settings))
             plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
             run_id, self.next_run = self.next_run, None
-            with (
-                recorded_run(
-                    self.store,
-                    command,
-                    settings,
-                    seed=seed,
-                    device=self.device,
-                    plan=plan,
-                    resumed=resumed,
-                    code=code,
-                    run_id=run_id,
-                ) as log,
-                noted(self, log),
-            ):
+            run = new_run(command, settings, seed=seed, device=self.device, plan=plan, run_id=run_id)
+            with recorded_run(self.store, run, resumed=resumed, code=code) as log, noted(self, log):
                 yield log
 
     @contextmanager

@@ -11,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -443,6 +445,50 @@ def test_work_goes_on_after_its_worker_was_killed(g: Any, four: Path, tmp_path: 
     (again,) = json.loads(run.resumptions)
     assert again["at"]  # not from the beginning
     assert_consistent(g.session.store)
+
+
+def test_a_worker_that_its_cluster_ends_stops_as_after_ctrl_c(g: Any) -> None:
+    work = joining(g, new_id("r"), "a", "b", epochs=10_000)
+    code = """
+import pickle, sys
+from mgraph.explore.workers import Place, do
+print(do(Place(sys.argv[1], "cpu"), pickle.loads(sys.stdin.buffer.read())).problem)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, g.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"MGRAPH_SAVE_SECONDS": "0"},
+    ) as worker:
+        assert worker.stdin is not None
+        worker.stdin.write(pickle.dumps(work))
+        worker.stdin.close()
+        while not list((g.path / "states").glob("*/state-*.safetensors")):
+            assert worker.poll() is None
+            time.sleep(0.05)
+        worker.terminate()
+        assert worker.stdout is not None
+        assert worker.stdout.read() == b"interrupted\n"
+    assert worker.returncode == 0
+    (run,) = [r for r in g.runs() if r["command"] == "connect"]
+    assert (run["id"], run["status"], run["reason"]) == (work.run, "interrupted", "stopped by the user")
+
+
+def test_what_may_be_connected_elsewhere_is_not_said_to_be_done(g: Any) -> None:
+    """A run on another machine, of which nobody here knows whether it has ended."""
+    settings = {"method": "curve", "ends": [g.node("a").id, g.node("b").id]}
+    run = Run(new_id("r"), "connect", json.dumps(settings), host="elsewhere", pid=1)
+    with g.session.store.transaction() as tx:
+        tx.add(run)
+    found = g.explore("a", "b", method=curve(), max_pairs=1)
+    assert (found.done, g.suggest("a", "b", method=curve())) == ([], [])
+    assert found.stopped == (
+        "every pair has been tried or, as far as can be seen from here, is being connected by another process: "
+        f"run {run.id} (mgraph log)"
+    )
+    with g.session.store.transaction() as tx:
+        tx.update(replace(run, status="failed"), since=run)
+    assert len(g.suggest("a", "b", method=curve())) == 1
 
 
 @pytest.mark.parametrize("step", ["connect", "sweep"])

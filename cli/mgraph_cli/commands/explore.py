@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _STEPS = ("step", "ends", "reason")
 _DONE = ("step", "ends", "connection", "peak", "barrier", "seconds", "problem")
-_NOTHING = "Nothing to do: every pair has been tried, or the goal is met."
+_NOTHING = "Nothing to do: the goal is met, or every pair has been tried, or is being connected (mgraph log)."
 
 
 def _what_options(aims: type) -> Decorator:
