@@ -91,7 +91,7 @@ def readers(scratch: Path) -> Parts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=45)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     print(f"{invocation()}\n{machine()}\n\n{'44.7 MB':>46} {'ms':>8} {'CPU ms':>8} {'GB/s':>6} {'ratio':>7}")
