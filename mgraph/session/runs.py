@@ -135,8 +135,8 @@ def recorded_run(
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    ``run`` is from :func:`new_run`; if it has a plan, ``resumed`` may be the row of an interrupted one with the same
-    settings, to be taken up instead. ``code`` is the user code that runs. Raises RunInterrupted at Ctrl-C in a run with
+    ``run`` is from :func:`new_run`; ``resumed``, the row of an interrupted one with the same settings, is taken up
+    instead. ``code`` is the user code that runs. Raises RunInterrupted at Ctrl-C in a run with
     a plan, and InputError if another process resumes the same run. While the run is under way it holds a lock that says
     so (see :mod:`mgraph_store.underway`).
     """
@@ -288,16 +288,21 @@ def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, An
 
 
 def record_failure(store: GraphStore, run_id: str, command: str, settings: Mapping[str, Any], reason: str) -> None:
-    """Record that a run failed without being able to say so itself, whether or not it had begun."""
-    text = json.dumps(dict(settings), sort_keys=True, default=str)
+    """Record that a run failed without being able to say so itself, whether or not it had begun.
+
+    If it is alive after all, or somebody has taken it over, it is left alone.
+    """
+    failed: dict[str, Any] = {"status": "failed", "reason": reason, "ended": now()}
     with store.reading() as reader:
         begun = next(iter(reader.all(Run, id=run_id)), None)
-    with store.transaction() as tx:
-        if begun is None:
-            tx.add(Run(run_id, command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
-        elif begun.status == "running":
+    if begun is None:
+        new = new_run(command, settings, seed=None, device="cpu", run_id=run_id)
+        with store.transaction() as tx:
+            tx.add(replace(new, host=platform.node(), **failed))
+    elif begun.status == "running" and Sighting.of(store.folder.root, begun).life is not Life.ALIVE:
+        with suppress(ConflictError), store.transaction() as tx:
             tx.expect(begun)
-            tx.update(replace(begun, status="failed", reason=reason, ended=now()))
+            tx.update(replace(begun, **failed))
 
 
 _version = cache(metadata.version)  # which reads a file of thousands of lines

@@ -524,6 +524,7 @@ def test_work_that_failed_is_not_done_again(g: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_work_whose_worker_lives_after_all_is_left_to_it(g: Any) -> None:
+    from mgraph.session.runs import record_failure
     from mgraph_store.underway import RunLock
 
     work = joining(g, new_id("r"), "a", "b")
@@ -531,8 +532,21 @@ def test_work_whose_worker_lives_after_all_is_left_to_it(g: Any) -> None:
     lock = RunLock(g.session.store.folder.root, work.run)
     assert lock.acquire()
     assert "is under way in another process" in done_by_a_worker(g, work).problem
+    record_failure(g.session.store, work.run, "connect", {}, "It was lost.")
+    assert status_of(g, work) == "running"
     lock.release()
     assert pairs(g) == []
+    record_failure(g.session.store, work.run, "connect", {}, "It was lost.")
+    assert status_of(g, work) == "failed"
+    record_failure(g.session.store, chosen := new_id("r"), "connect", {}, "It was lost.")  # before it had begun
+    assert {r["id"]: r["reason"] for r in g.runs() if r["status"] == "failed"} == dict.fromkeys(
+        (work.run, chosen), "It was lost."
+    )
+
+
+def status_of(g: Any, work: Any) -> str:
+    with g.session.store.reading() as reader:
+        return str(reader.get(Run, id=work.run).status)
 
 
 def test_what_a_worker_does_now_is_not_suggested_again(g: Any) -> None:

@@ -134,7 +134,7 @@ class _Blaming:
         if error is None or not isinstance(error, Exception) or isinstance(error, MemoryError | StoreError):
             return
         if isinstance(error, FileNotFoundError):
-            raise corrupt(self._key, "is missing") from None
+            raise _corrupt(self._key, "is missing") from None
         if isinstance(error, OSError):
             raise StoreError(
                 f"Cannot read tensor object {self._key} ({error.strerror or error}): check the disk and its "
@@ -142,10 +142,10 @@ class _Blaming:
             ) from error
         # Whatever a codec raises on damaged bytes.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise corrupt(self._key, f"cannot be read ({reason.rstrip('.')})") from error
+        raise _corrupt(self._key, f"cannot be read ({reason.rstrip('.')})") from error
 
 
-def corrupt(key: str, what: str) -> CorruptError:
+def _corrupt(key: str, what: str) -> CorruptError:
     """Return the error for a tensor object that is not what it was."""
     return CorruptError(
         f"Tensor object {key} {what}: restore tensors.zarr/{key} from a copy of the graph, "
@@ -259,7 +259,11 @@ class StoredArray:
                 os.close(descriptor)
 
     def _chunks(self) -> Folder:
-        return self._files.folder(f"{self._name}/c" if self._row is None else "c/0")
+        return self._files.folder(self._chunk_folder)
+
+    @property
+    def _chunk_folder(self) -> str:
+        return f"{self._name}/c" if self._row is None else "c/0"
 
     def _chunk_file(self, i: int) -> str:
         return str(i) if self._row is None else "0"
@@ -271,13 +275,10 @@ class StoredArray:
             yield self
             return
         near = copy.copy(self)
-        with self.blaming():
-            held = self._files.holding(f"{self._name}/c" if self._row is None else "c/0")
-            near._files = held.__enter__()
-        try:
+        with contextlib.ExitStack() as held:
+            with self.blaming():
+                near._files = held.enter_context(self._files.holding(self._chunk_folder))
             yield near
-        finally:
-            held.__exit__(None, None, None)
 
     def is_chunk(self, start: int, stop: int) -> bool:
         """Return whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
@@ -335,7 +336,7 @@ class StoredArray:
         return _Blaming(self._key)
 
     def _corrupt(self, what: str) -> CorruptError:
-        return corrupt(self._key, what)
+        return _corrupt(self._key, what)
 
 
 REMOTE_CHUNKS = 4
