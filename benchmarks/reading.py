@@ -2,9 +2,10 @@
 
 The file is in the page cache, from where the kernel copies it. New memory costs page faults; whether there are any is
 up to glibc, which keeps freed blocks of up to 32 MB if it is told so (the command line does, and so do the benchmarks),
-and never larger ones: a state dict of many tensors then has none, and one array for all parameters always has. Where
-memory begins a few bytes behind a page, some processors copy at a third of the speed; ours begins on one. mgraph reads
-the chunks of a large array in two threads; all the rest has one. Ratios are those of wall time.
+and never larger ones: a state dict of many tensors then has none, and one array for all parameters always has. mgraph
+keeps the memory of the last large array for the next one. Where memory begins a few bytes behind a page, some
+processors copy at a third of the speed; ours begins on one. mgraph reads the chunks of a large array in two threads;
+all the rest has one. Ratios are those of wall time.
 
 Run: ``python benchmarks/reading.py [--rounds N]``
 """

@@ -24,6 +24,7 @@ from mgraph_store.rows.records import Node, NodeTerm
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.chunkfiles import ChunkStream
 from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term, kernel_step
+from mgraph_store.tensors.memory import new_array
 from mgraph_store.tensors.threads import THREADS, deal
 
 _MOST_HELD = 64  # folders, of the thousand or so that a process may have open
@@ -128,7 +129,7 @@ class Computation:
 
     def run(self, threads: int = THREADS) -> NDArray[np.float32]:
         """Compute all; a new array of shape (D,)."""
-        out = np.empty(self.size, np.float32)
+        out = new_array(self.size, np.dtype(np.float32))
         with self._held() as held:
 
             def work(starts: Iterator[int]) -> None:
@@ -160,7 +161,7 @@ class Computation:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
-        out = np.empty(stop - start, np.float32)
+        out = new_array(stop - start, np.dtype(np.float32))
         scratch = _Scratch(min(self.chunk, out.shape[0]))
         while start < stop:  # to the end of a chunk, because one read in parts is read that many times
             end = min(stop, (start // self.chunk + 1) * self.chunk)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, new_array, read_chunk, shard_places
+from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
+from mgraph_store.tensors.memory import new_array
 from mgraph_store.tensors.rawzarr import DESCRIPTION, RawArray, recognised
 from mgraph_store.tensors.threads import deal
 

@@ -24,8 +24,6 @@ CHECKSUM_BYTES = 4
 PIECE = 1 << 18
 """Bytes that are read or written at a time: they stay in the processor's cache until their checksum is computed."""
 
-_PAGE = 4096
-
 _PART = 1 << 20
 """Bytes read at a time if only the checksum is needed."""
 
@@ -83,19 +81,6 @@ def _pass_over(descriptor: int, offset: int, count: int, found: int) -> int:
         _fill(descriptor, piece.data, offset + start)
         found = google_crc32c.extend(found, piece)
     return found
-
-
-def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Make a flat array to read chunks into; if it is not small, it begins on a page of memory, as a file does.
-
-    Where it begins a few bytes further on, as NumPy's do, some processors need three times as long to copy the first
-    chunk: the low bits of addresses make a load look as if it needed the store just before (benchmarks/reading.py).
-    """
-    if size * dtype.itemsize <= PIECE:
-        return np.empty(size, dtype)
-    whole = np.empty(size * dtype.itemsize + _PAGE, np.uint8)
-    start = -whole.ctypes.data % _PAGE
-    return whole[start : start + size * dtype.itemsize].view(dtype)
 
 
 class ChunkStream:
