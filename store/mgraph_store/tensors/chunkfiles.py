@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CHECKSUM_BYTES = 4
 
-PIECE = 1 << 18
+PIECE = 1 << 19
 """Bytes that are read or written at a time: they stay in the processor's cache until their checksum is computed."""
 
 _PART = 1 << 20

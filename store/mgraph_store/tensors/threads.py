@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 THREADS = 2
 """How many threads work at a time: while one waits for the disk or verifies a checksum, the other adds or copies."""
@@ -20,6 +19,7 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
     stop = threading.Event()
     lock = threading.Lock()
     left = iter(starts)
+    errors: list[BaseException] = []
 
     def dealt() -> Iterator[int]:
         while not stop.is_set():
@@ -29,20 +29,35 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
                 return
             yield start
 
-    def until_done() -> None:
+    def until_done(done: threading.Event) -> None:
+        under_way.append(done)  # by itself, for Ctrl-C may come before its start is known
         try:
             work(dealt())
-        except BaseException:
+        except BaseException as error:
             stop.set()
-            raise
-
-    others = max(1, min(threads, len(starts)) - here)
-    with ThreadPoolExecutor(others) as pool:
-        try:
-            working = [pool.submit(until_done) for _ in range(others)]
-            if here:
-                until_done()
-            for future in working:
-                future.result()
+            errors.append(error)
         finally:
-            stop.set()
+            done.set()
+
+    # Threads are started one by one, for a pool takes several times as long to start and end, which counts where an
+    # array is read. Each says itself that it is done: a join that Ctrl-C breaks off takes its thread for ended.
+    under_way: list[threading.Event] = []
+    started: list[threading.Event] = []
+    try:
+        for _ in range(max(1, min(threads, len(starts)) - here)):
+            done = threading.Event()
+            threading.Thread(target=until_done, args=(done,)).start()
+            started.append(done)
+        if here:
+            work(dealt())
+        for done in started:
+            done.wait()
+    finally:
+        stop.set()
+        for done in under_way:
+            done.wait()
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            errors.clear()  # it refers to this frame, and so must not be referred to from here
