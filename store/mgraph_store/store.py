@@ -367,6 +367,9 @@ class GraphStore:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk
         by chunk, with only a few chunks in memory in addition.
 
+        Once a large array is no longer used, its memory (at most 128 MiB) is kept for the next one, which saves up
+        to half of the time.
+
         Raises
         ------
         NotFoundError
