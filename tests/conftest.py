@@ -59,7 +59,7 @@ _MAIN = "from mgraph_cli.main import main; main()"
 _SPREAD = ("tests/docs/", "tests/faults/")
 # Few tests that take long, which come first with those above: at the end, the other processes would wait for them.
 _LONG = (
-    *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore.py"),
+    *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore"),
     *("tests/cli/test_demo.py", "tests/cli/test_toy_demo.py", "tests/cli/test_resume.py", "tests/engines/"),
     *("tests/cli/test_strange_directory.py", "tests/graph/test_own_networks.py", "tests/graph/test_export.py"),
     *("tests/graph/test_programs.py", "tests/graph/test_python_objects.py", "tests/graph/test_merge_honesty.py"),

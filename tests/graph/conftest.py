@@ -1,4 +1,4 @@
-"""A graph to sweep, and ways to look at what sweeping it leaves."""
+"""A graph to sweep, one to explore, and ways to look at what that leaves."""
 
 from __future__ import annotations
 
@@ -63,6 +63,27 @@ def g(unswept: Path, tmp_path: Path) -> Any:
     import mgraph
 
     return mgraph.open(shutil.copytree(unswept, tmp_path / "sweeps" / "g.mgraph"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def four(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """A graph of four modes and nothing else."""
+    import mgraph
+
+    def fill(place: Path) -> None:
+        g = mgraph.create(place / "g.mgraph", arch="mlp?bn=true&hidden=8,", data="digits", device="cpu")
+        for seed, name in enumerate("abcd"):
+            g.train(seed=seed, epochs=2, lr=0.1, name=name)
+
+    return made_once("explore", fill) / "g.mgraph"
+
+
+@pytest.fixture
+def four_modes(four: Path, tmp_path: Path) -> Any:
+    """A copy of it, opened."""
+    import mgraph
+
+    return mgraph.open(shutil.copytree(four, tmp_path / "explore" / "g.mgraph"), device="cpu")
 
 
 @pytest.fixture
