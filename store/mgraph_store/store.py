@@ -367,8 +367,8 @@ class GraphStore:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk
         by chunk, with only a few chunks in memory in addition.
 
-        Once a large array is no longer used, its memory (at most 128 MiB) is kept for the next one, which saves up
-        to half of the time.
+        The memory of a large array that is no longer used (at most 128 MiB) is kept for the next one, as new memory
+        takes as long as the reading.
 
         Raises
         ------
