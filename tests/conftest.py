@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import compileall
 import fcntl
 import gc
@@ -30,15 +31,25 @@ from warm import Process, Server
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+
+def _remove(directory: str, process: int) -> None:
+    if os.getpid() == process:  # and no fork of it
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 # In memory where there is room: a commit waits for the disk six times, and nothing here outlives its test.
 _RAM, _ROOM = Path("/dev/shm"), 4 << 30
 if "TMPDIR" not in os.environ and _RAM.is_dir() and os.access(_RAM, os.W_OK) and shutil.disk_usage(_RAM).free > _ROOM:
     # What outlives the tests stays where it was: compiled kernels, which the next run takes, and the logs of Ray.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}")
     os.environ.setdefault("RAY_TMPDIR", tempfile.gettempdir())
-    os.environ["TMPDIR"] = str(_RAM)  # of the processes that tests start, too
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_RAM))  # where the last directories of tests are kept
+    # Of the processes that tests start, too: those that are killed leave what they had there, which fills the memory.
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t-", dir=_RAM)
+    Path(os.environ["TMPDIR"]).chmod(0o1777)  # some tests start processes of another user
+    atexit.register(_remove, os.environ["TMPDIR"], os.getpid())
     tempfile.tempdir = None
-_TEMPORARY = Path(tempfile.gettempdir()).resolve()
+_TEMPORARY = Path(os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir()).resolve()
 
 # Some environments keep bytecode from being written; then every process that tests start would compile all of mgraph,
 # and pytest rewrite the assertions of every file, each time. So both are kept, here only.
