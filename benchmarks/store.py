@@ -29,6 +29,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import torchvision
+from derived import derived
 from harness import Peak, invocation, machine, quieten
 from safetensors import safe_open
 from starting import starting
@@ -333,7 +334,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, and no large sum")
     parser.add_argument("--scratch", type=Path, help="where to write some 7 GB (default: a temporary directory)")
-    parser.add_argument("--parts", help="only some of ls, add, sum, large, many, upkeep, with commas")
+    parser.add_argument("--parts", help="only some of ls, add, derived, sum, large, many, upkeep, with commas")
     parser.add_argument("--points", type=int, help="swept points of the graph that upkeep is measured on")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -345,6 +346,7 @@ def main() -> None:
     parts = {
         "ls": lambda at: starting(at, 5 if options.quick else 15),
         "add": lambda at: [add_and_read(at, *case) for case in cases(rounds)],
+        "derived": lambda at: show("derived, 60 k", timed(4 * rounds, derived(at))),
         "sum": lambda at: nine_nodes(at, rounds),
         "large": large,
         "many": lambda at: many(at, 10_000 if options.quick else 100_000, rounds),
