@@ -1,4 +1,4 @@
-"""A graph to sweep, one to explore, and ways to look at what that leaves."""
+"""A graph to explore, one to sweep, and ways to look at what that leaves."""
 
 from __future__ import annotations
 
@@ -39,33 +39,6 @@ def tables() -> Callable[..., dict[str, list[Any]]]:
 
 
 @pytest.fixture(scope="session")
-def unswept(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """A graph of four modes with a connection of every shape, none of them swept."""
-    import mgraph
-
-    def fill(place: Path) -> None:
-        g = mgraph.create(place / "g.mgraph", arch="mlp?bn=true&hidden=8,", data="digits", device="cpu")
-        for seed, name in enumerate("abcd"):
-            g.train(seed=seed, epochs=2, lr=0.1, name=name)
-        methods = mgraph.METHODS
-        g.connect("a", "b", method=mgraph.Linear(), name="line", sweep=False)
-        g.connect("a", "b", method=methods["chain"](bends=2, epochs=1), name="chain", sweep=False)
-        g.connect(*"abcd", method=mgraph.Linear(), name="wall", sweep=False)
-        g.connect(*"abc", method=methods["simplex"](), name="tri", sweep=False)
-        g.connect(*"abcd", method=methods["simplex"](), name="tetra", sweep=False)
-
-    return made_once("unswept", fill) / "g.mgraph"
-
-
-@pytest.fixture
-def g(unswept: Path, tmp_path: Path) -> Any:
-    """A copy of it, opened."""
-    import mgraph
-
-    return mgraph.open(shutil.copytree(unswept, tmp_path / "sweeps" / "g.mgraph"), device="cpu")
-
-
-@pytest.fixture(scope="session")
 def four(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A graph of four modes and nothing else."""
     import mgraph
@@ -84,6 +57,31 @@ def four_modes(four: Path, tmp_path: Path) -> Any:
     import mgraph
 
     return mgraph.open(shutil.copytree(four, tmp_path / "explore" / "g.mgraph"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def unswept(four: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
+    """The same with a connection of every shape, none of them swept."""
+    import mgraph
+
+    def fill(place: Path) -> None:
+        g = mgraph.open(shutil.copytree(four, place / "g.mgraph"), device="cpu")
+        methods = mgraph.METHODS
+        g.connect("a", "b", method=mgraph.Linear(), name="line", sweep=False)
+        g.connect("a", "b", method=methods["chain"](bends=2, epochs=1), name="chain", sweep=False)
+        g.connect(*"abcd", method=mgraph.Linear(), name="wall", sweep=False)
+        g.connect(*"abc", method=methods["simplex"](), name="tri", sweep=False)
+        g.connect(*"abcd", method=methods["simplex"](), name="tetra", sweep=False)
+
+    return made_once("unswept", fill) / "g.mgraph"
+
+
+@pytest.fixture
+def g(unswept: Path, tmp_path: Path) -> Any:
+    """A copy of it, opened."""
+    import mgraph
+
+    return mgraph.open(shutil.copytree(unswept, tmp_path / "sweeps" / "g.mgraph"), device="cpu")
 
 
 @pytest.fixture

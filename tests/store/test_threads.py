@@ -25,7 +25,7 @@ def test_each_chunk_is_dealt_once(count: int, threads: int, here: bool) -> None:
 
     deal(range(0, 10 * count, 10), work, threads, here=here)
     assert sorted(done) == list(range(0, 10 * count, 10))
-    assert len(workers) <= threads + (here and threads == 1)
+    assert len(workers) <= threads
     assert here or threading.current_thread() not in workers
 
 

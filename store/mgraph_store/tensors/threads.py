@@ -44,7 +44,7 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
     under_way: list[threading.Event] = []
     started: list[threading.Event] = []
     try:
-        for _ in range(max(1, min(threads, len(starts)) - here)):
+        for _ in range(max(1, min(threads, len(starts))) - here):
             done = threading.Event()
             threading.Thread(target=until_done, args=(done,)).start()
             started.append(done)
