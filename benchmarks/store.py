@@ -178,6 +178,13 @@ def add_and_read(scratch: Path, what: str, module: nn.Module, rounds: int, readi
     show(f"read {what}", timed(readings, readers), batch)
 
 
+def samples(scratch: Path, rounds: int) -> None:
+    """Compare reading derived samples."""
+    everything, alone, count = derived(scratch)
+    show("derived, 60 k, each", timed(rounds, everything), count)
+    show("one alone", timed(5 * rounds, alone))
+
+
 def nine_nodes(scratch: Path, rounds: int) -> None:
     """Σ c_k P_k of nine nodes of 11 M parameters, into memory and into a file."""
     K, module = 9, resnet18()
@@ -346,7 +353,7 @@ def main() -> None:
     parts = {
         "ls": lambda at: starting(at, 5 if options.quick else 15),
         "add": lambda at: [add_and_read(at, *case) for case in cases(rounds)],
-        "derived": lambda at: show("derived, 60 k", timed(4 * rounds, derived(at))),
+        "derived": lambda at: samples(at, rounds),
         "sum": lambda at: nine_nodes(at, rounds),
         "large": large,
         "many": lambda at: many(at, 10_000 if options.quick else 100_000, rounds),

@@ -34,12 +34,18 @@ STREAM_BLOCK = 1 << 17
 to each other after every step, do so seldom."""
 
 
+_NEXT = 63  # points of a sweep that are looked up together with the one before them
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A node and its terms (coefficient, id of the source), without those that have no effect; none if it is stored."""
 
     node: Node
     terms: tuple[tuple[np.float32, str], ...] = ()
+
+
+_Recipes = dict[str, list[Recipe]]
 
 
 def sum_of_stored(total: Node, terms: Sequence[NodeTerm], sources: Sequence[Node]) -> list[Recipe]:
@@ -67,29 +73,66 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
     CorruptError
         If rows are missing or refer to each other in a circle.
     """
+    return look_up_each(reader, [node], given)[node.id]
+
+
+def look_up_each(reader: Reader, nodes: Sequence[Node], given: Sequence[NodeTerm] | None = None) -> _Recipes:
+    """Read what each of some nodes depends on, as :func:`look_up` does, with the same queries for all: by id."""
+    first = nodes[0]
     recipes: dict[str, Recipe] = {}
-    level, depth = [node], 0
+    level, depth = list(nodes), 0
     while level:
         depth += 1
         if depth > RECIPE_DEPTH or len(recipes) > RECIPE_NODES:
             raise CorruptError(
-                f"Node {node.id} cannot be computed: its recipe is more than {RECIPE_DEPTH} sums deep, or names over "
+                f"Node {first.id} cannot be computed: its recipe is more than {RECIPE_DEPTH} sums deep, or names over "
                 f"{RECIPE_NODES} nodes."
             )
         computed = [n for n in level if is_computed(n)]
         terms: dict[str, list[NodeTerm]] = {n.id: [] for n in computed}
-        for term in given if given is not None and level == [node] else _terms_of(reader, terms):
+        for term in given if given is not None and depth == 1 else _terms_of(reader, terms):
             terms[term.node_id].append(term)
         recipes |= {n.id: Recipe(n, _terms(n, terms[n.id]) if n.id in terms else ()) for n in level}
         wanted = {source for n in computed for _, source in recipes[n.id].terms} - recipes.keys()
         level = reader.all(Node, id=list(wanted)) if wanted else []
-        _check_sources(node, wanted, level)
-    sources = {k: [source for _, source in r.terms] for k, r in recipes.items()}
+        _check_sources(first, wanted, level)
+    return {node.id: _in_order(node, recipes) for node in nodes}
+
+
+def _in_order(node: Node, recipes: Mapping[str, Recipe]) -> list[Recipe]:
+    """Put what a node depends on before it, and so on."""
+    sources: dict[str, list[str]] = {}
+    left = [node.id]
+    while left:
+        current = left.pop()
+        if current not in sources:
+            sources[current] = [source for _, source in recipes[current].terms]
+            left += sources[current]
     try:
         order = list(graphlib.TopologicalSorter(sources).static_order())
     except graphlib.CycleError:
         raise CorruptError(f"The recipe of node {node.id} is circular: run `mgraph check`.") from None
     return [recipes[k] for k in order]
+
+
+def look_up_with_next(reader: Reader, node: Node) -> _Recipes:
+    """Read what a node depends on, and if it is a swept point, what the next points of its sweep do, too: by id.
+
+    Whoever reads a point often reads the others, and to look up many takes little longer than to look up one.
+    """
+    further = _next_points(reader, node) if node.tensor_key is None else []
+    if further:
+        with contextlib.suppress(CorruptError, FormatError):  # of a node that nobody has asked for
+            return look_up_each(reader, [node, *further])
+    return look_up_each(reader, [node])
+
+
+def _next_points(reader: Reader, node: Node) -> list[Node]:
+    sql = """SELECT unnest(node_ids[place + 1:place + ?]) FROM (
+    SELECT node_ids, list_position(node_ids, ?) AS place FROM point_blocks
+) WHERE place > 0"""
+    _, rows = reader.query(sql, [_NEXT, node.id])
+    return [n for n in reader.all(Node, id=[r for (r,) in rows]) if n.tensor_key is None] if rows else []
 
 
 class Computation:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from mgraph_store.predictions import Predictions
     from mgraph_store.recipes import Computation
+    from mgraph_store.remembered import Remembered
     from mgraph_store.rows.records import Node
     from mgraph_store.states import StateFiles
     from mgraph_store.tensors.objects import TensorStore
@@ -72,6 +73,13 @@ class GraphStore:
             check_url(self._place.url)
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
+
+    @cached_property
+    def remembered(self) -> Remembered:
+        """What reading numbers has looked up since the last commit."""
+        from mgraph_store.remembered import Remembered
+
+        return Remembered(self.index.journal)
 
     @cached_property
     def tensor_store(self) -> TensorStore:

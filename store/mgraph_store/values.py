@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, NotFoundError
-from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, look_up_with_next, sum_of_stored
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 def read_parameters(store: GraphStore, node: Node | str) -> NDArray[np.float32]:
     """Read a node's parameters, shape (D,), as a new array."""
-    node = _node(store, node)
-    if not is_computed(node):
-        array = _stored(store, node)
-        return array.read() if array.is_raw else to_the_end(array.read)
     recipes = _recipes(store, node)  # in this thread, where an open reading counts, never in the other one
+    last = recipes[-1].node
+    if not is_computed(last):
+        array = _stored(store, last)
+        return array.read() if array.is_raw else to_the_end(array.read)
     return to_the_end(lambda: Computation(recipes, partial(_stored, store)).run())
 
 
 def computation(store: GraphStore, node: Node | str) -> Computation:
     """Open a node's parameters without reading them."""
-    return Computation(_recipes(store, _node(store, node)), partial(_stored, store))
+    return Computation(_recipes(store, node), partial(_stored, store))
 
 
 def combination(store: GraphStore, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
@@ -102,8 +102,7 @@ def buffer_arrays(store: GraphStore, row: NodeBuffers) -> dict[str, StoredArray]
 def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[str, NDArray[Any]]:
     """Map names to tensors of a node; nothing is read before it is accessed."""
     found = _node(store, node)
-    with store.reading() as reader:
-        layout = Layout.from_json(reader.get(Space, id=found.space_id).layout)
+    layout = _layout(store, found.space_id)
 
     def opened() -> Computation:
         recipes = _recipes(store, found)  # here, as in read_parameters
@@ -115,15 +114,34 @@ def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[
 def _node(store: GraphStore, node: Node | str) -> Node:
     if isinstance(node, Node):
         return node
+    if known := store.remembered.recipe(node):
+        return known[-1].node
     with store.reading() as reader:
         return reader.find_node(node)
 
 
-def _recipes(store: GraphStore, node: Node) -> list[Recipe]:
-    if not is_computed(node):
+def _recipes(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
+    """Return what a node is made of, itself last."""
+    if isinstance(node, Node) and not is_computed(node):
         return [Recipe(node)]
+    asked = node.id if isinstance(node, Node) else node
+    known = store.remembered.recipe(asked)
+    if known and (isinstance(node, str) or known[-1].node == node):
+        return known
     with store.reading() as reader:
-        return look_up(reader, node)
+        found = node if isinstance(node, Node) else reader.find_node(node)
+        recipes = look_up_with_next(reader, found)
+        store.remembered.take({**recipes, asked: recipes[found.id]})
+    return recipes[found.id]
+
+
+def _layout(store: GraphStore, space: str) -> Layout:
+    known = store.remembered.layout(space)
+    if known is None:
+        with store.reading() as reader:
+            known = Layout.from_json(reader.get(Space, id=space).layout)
+            store.remembered.take({}, {space: known})
+    return known
 
 
 def _stored(store: GraphStore, node: Node) -> StoredArray:
