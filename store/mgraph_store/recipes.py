@@ -34,7 +34,8 @@ STREAM_BLOCK = 1 << 17
 to each other after every step, do so seldom."""
 
 
-_NEXT = 63  # points of a sweep that are looked up together with the one before them
+_TOGETHER = 256  # points of a sweep that are looked up together: few more milliseconds than for one
+_BLOCKS = 8  # blocks of a sweep that these may be in: points of an edge have other terms, so they are in others
 
 
 @dataclass(frozen=True)
@@ -115,24 +116,33 @@ def _in_order(node: Node, recipes: Mapping[str, Recipe]) -> list[Recipe]:
     return [recipes[k] for k in order]
 
 
-def look_up_with_next(reader: Reader, node: Node) -> _Recipes:
-    """Read what a node depends on, and if it is a swept point, what the next points of its sweep do, too: by id.
+def look_up_with_others(reader: Reader, node: Node) -> _Recipes:
+    """Read what a node depends on, and if it is a swept point, what others of its sweep do, too: by id.
 
     Whoever reads a point often reads the others, and to look up many takes little longer than to look up one.
     """
-    further = _next_points(reader, node) if node.tensor_key is None else []
+    further = _others_near(reader, node) if node.tensor_key is None else []
     if further:
         with contextlib.suppress(CorruptError, FormatError):  # of a node that nobody has asked for
             return look_up_each(reader, [node, *further])
     return look_up_each(reader, [node])
 
 
-def _next_points(reader: Reader, node: Node) -> list[Node]:
-    sql = """SELECT unnest(node_ids[place + 1:place + ?]) FROM (
-    SELECT node_ids, list_position(node_ids, ?) AS place FROM point_blocks
-) WHERE place > 0"""
-    _, rows = reader.query(sql, [_NEXT, node.id])
-    return [n for n in reader.all(Node, id=[r for (r,) in rows]) if n.tensor_key is None] if rows else []
+def _others_near(reader: Reader, node: Node) -> list[Node]:
+    # Of its own block from a multiple of that number on, so that it does not matter in which order points are read.
+    sql = f"""WITH own AS (
+    SELECT id, connection_id, place - (place - 1) % {_TOGETHER} AS first
+    FROM (SELECT id, connection_id, list_position(node_ids, ?) AS place FROM point_blocks)
+    WHERE place > 0
+), near AS (
+    SELECT node_ids, if(b.id = own.id, first, 1) AS first, b.id = own.id AS is_own
+    FROM point_blocks b JOIN own ON b.connection_id = own.connection_id
+    ORDER BY is_own DESC, b.id LIMIT {_BLOCKS}
+)
+SELECT unnest(node_ids[first:first + {_TOGETHER - 1}]) FROM near ORDER BY is_own DESC LIMIT {_TOGETHER}"""
+    _, rows = reader.query(sql, [node.id])
+    others = [r for (r,) in rows if r != node.id]
+    return [n for n in reader.all(Node, id=others) if n.tensor_key is None] if others else []
 
 
 class Computation:

@@ -13,7 +13,7 @@ from mgraph_store.index.journal import Count, Journal
 from mgraph_store.recipes import Recipe
 from mgraph_store.rows.layout import Layout
 
-_MOST = 1024  # recipes, of a few kilobytes each
+_MOST = 2048  # recipes, of a few kilobytes each
 
 
 class Remembered:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, NotFoundError
-from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, look_up_with_next, sum_of_stored
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, look_up_with_others, sum_of_stored
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
@@ -130,7 +130,7 @@ def _recipes(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
         return known
     with store.reading() as reader:
         found = node if isinstance(node, Node) else reader.find_node(node)
-        recipes = look_up_with_next(reader, found)
+        recipes = look_up_with_others(reader, found)
         store.remembered.take({**recipes, asked: recipes[found.id]})
     return recipes[found.id]
 

@@ -14,8 +14,9 @@ def deal(starts: range, work: Callable[[Iterator[int]], None], threads: int = TH
 
     After an error, which is raised, or Ctrl-C, it returns when the chunks under way are done. With ``here``, the
     calling thread is one of them, which saves starting one; not where Ctrl-C must not break into the work, such as
-    Zarr's.
+    Zarr's. It comes to the main thread only, so any other one is always one of them.
     """
+    here = here or threading.current_thread() is not threading.main_thread()
     stop = threading.Event()
     lock = threading.Lock()
     left = iter(starts)
