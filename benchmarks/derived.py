@@ -1,7 +1,7 @@
 """What reading derived samples of a small network costs, beside loading their files; a part of ``store.py``.
 
 They are the points of a swept surface of nine control points. A store that has just been opened reads all of them, one
-after the other, or only one of them: the index is opened for many points at once, so the second takes much less.
+after the other, or only one of them: from the second on, many points are looked up at once.
 """
 
 from __future__ import annotations

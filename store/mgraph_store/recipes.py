@@ -34,7 +34,7 @@ STREAM_BLOCK = 1 << 17
 to each other after every step, do so seldom."""
 
 
-_TOGETHER = 256  # points of a sweep that are looked up together: few more milliseconds than for one
+_TOGETHER = 256  # points of a sweep that are looked up together: in twice the time of one
 _BLOCKS = 8  # blocks of a sweep that these may be in: points of an edge have other terms, so they are in others
 
 
@@ -74,11 +74,21 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
     CorruptError
         If rows are missing or refer to each other in a circle.
     """
-    return look_up_each(reader, [node], given)[node.id]
+    return _looked_up(reader, [node], given)[node.id]
 
 
-def look_up_each(reader: Reader, nodes: Sequence[Node], given: Sequence[NodeTerm] | None = None) -> _Recipes:
-    """Read what each of some nodes depends on, as :func:`look_up` does, with the same queries for all: by id."""
+def look_up_beside(reader: Reader, node: Node, others: Sequence[Node]) -> _Recipes:
+    """Read what a node depends on, as :func:`look_up` does, and with the same queries what others do: by id.
+
+    The others are left out if one of them cannot be computed.
+    """
+    if others:
+        with contextlib.suppress(CorruptError, FormatError):  # of a node that nobody has asked for
+            return _looked_up(reader, [node, *others], None)
+    return _looked_up(reader, [node], None)
+
+
+def _looked_up(reader: Reader, nodes: Sequence[Node], given: Sequence[NodeTerm] | None) -> _Recipes:
     first = nodes[0]
     recipes: dict[str, Recipe] = {}
     level, depth = list(nodes), 0
@@ -116,19 +126,13 @@ def _in_order(node: Node, recipes: Mapping[str, Recipe]) -> list[Recipe]:
     return [recipes[k] for k in order]
 
 
-def look_up_with_others(reader: Reader, node: Node) -> _Recipes:
-    """Read what a node depends on, and if it is a swept point, what others of its sweep do, too: by id.
+def others_near(reader: Reader, node: Node) -> list[Node]:
+    """Find other points of the sweep that a point belongs to, some hundreds; none if it is no swept point.
 
-    Whoever reads a point often reads the others, and to look up many takes little longer than to look up one.
+    Whoever reads a second point often reads the others, and to look up many takes no longer than to look up two.
     """
-    further = _others_near(reader, node) if node.tensor_key is None else []
-    if further:
-        with contextlib.suppress(CorruptError, FormatError):  # of a node that nobody has asked for
-            return look_up_each(reader, [node, *further])
-    return look_up_each(reader, [node])
-
-
-def _others_near(reader: Reader, node: Node) -> list[Node]:
+    if node.tensor_key is not None:
+        return []
     # Of its own block from a multiple of that number on, so that it does not matter in which order points are read.
     sql = f"""WITH own AS (
     SELECT id, connection_id, place - (place - 1) % {_TOGETHER} AS first

@@ -31,6 +31,11 @@ class Remembered:
         with self._lock:
             return self._recipes.get(asked) if self._is_present() else None
 
+    def knows_any(self) -> bool:
+        """Return whether any node was looked up since the last commit."""
+        with self._lock:
+            return bool(self._recipes) and self._is_present()
+
     def layout(self, space: str) -> Layout | None:
         """Return the layout of a space; None if it was not looked up since the last commit."""
         with self._lock:

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, NotFoundError
-from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, look_up_with_others, sum_of_stored
+from mgraph_store.recipes import (
+    Computation,
+    Recipe,
+    is_computed,
+    look_up,
+    look_up_beside,
+    others_near,
+    sum_of_stored,
+)
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
@@ -130,7 +138,8 @@ def _recipes(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
         return known
     with store.reading() as reader:
         found = node if isinstance(node, Node) else reader.find_node(node)
-        recipes = look_up_with_others(reader, found)
+        more = others_near(reader, found) if store.remembered.knows_any() else []  # whoever reads a second one
+        recipes = look_up_beside(reader, found, more)
         store.remembered.take({**recipes, asked: recipes[found.id]})
     return recipes[found.id]
 

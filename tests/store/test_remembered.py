@@ -65,7 +65,7 @@ def test_the_index_is_opened_for_one_point_in_many(graph: Any, looks: list[None]
     store = GraphStore(graph.store.path)
     for i, point in enumerate(points):
         assert store.read_parameters(point).tobytes() == at(graph, i).tobytes()
-    assert len(looks) == 1
+    assert len(looks) == 2
     with store.reading() as reader:
         nodes = [reader.get(Node, id=point) for point in points]
     del looks[:]
@@ -102,7 +102,7 @@ def test_a_commit_is_seen_at_once(graph: Any, same_store: bool) -> None:
 
 def test_points_that_cannot_be_computed_do_not_hinder_the_others(graph: Any) -> None:
     points = swept(graph, kernel=lambda i: 99 if i == 5 else 1)
-    for i in (4, 6, 5):
+    for i in (3, 4, 6, 5):
         if i != 5:
             assert graph.store.read_parameters(points[i]).tobytes() == at(graph, i).tobytes()
         else:
