@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -241,3 +242,15 @@ def space_factory() -> Callable[..., Space]:
 @pytest.fixture
 def layout() -> Layout:
     return LAYOUT
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets the most bytes of a chunk, so that there are several without megabytes; they need not be whole pages."""
+
+    def limit(nbytes: int) -> None:
+        for module in ("tensors.objects", "transaction"):
+            monkeypatch.setattr(f"mgraph_store.{module}.CHUNK_BYTES", nbytes)
+        monkeypatch.setattr("mgraph_store.tensors.objects.PAGE", math.gcd(nbytes, 8))
+
+    return limit

@@ -45,7 +45,9 @@ def cases(draw: st.DrawFn) -> Any:
     return size, columns.merge(pairs), draw(st.integers(7, 100)), draw(st.integers(0, 2**32 - 1))
 
 
-def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(graph: Any, space_factory: Any) -> None:
+def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(
+    graph: Any, space_factory: Any, small_chunks: Any
+) -> None:
     @settings(max_examples=5 * MANY, deadline=None)
     @given(cases(), st.data())
     def check(case: Any, data: st.DataObject) -> None:
@@ -57,23 +59,21 @@ def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(gra
         def coefficients() -> list[float]:
             return data.draw(st.lists(coefficient, min_size=len(rows), max_size=len(rows)))
 
-        with pytest.MonkeyPatch.context() as patched:
-            for module in ("tensors.objects", "transaction"):
-                patched.setattr(f"mgraph_store.{module}.CHUNK_BYTES", 4 * chunk)
-            nodes = graph.add(*rows)
-            for _ in range(2):  # the second refers to the first
-                row, c = rng.standard_normal(size).astype(np.float32), coefficients()
-                nodes.append(graph.partial(ranges, row, c, nodes))
-                rows.append(reference(ranges, row, c, rows))
-                assert graph.store.read_parameters(nodes[-1]).tobytes() == rows[-1].tobytes()
-            c = coefficients()
-            derived = graph.derive(c, nodes)
-            pair = [nodes[-1], derived]
-            blocks = list(graph.store.parameter_blocks(pair))
-            assert [start for start, _ in blocks] == list(range(0, size, len(blocks[0][1][0])))
-            for i, node in enumerate(pair):
-                parts = np.concatenate([block[i] for _, block in blocks])
-                assert parts.tobytes() == graph.store.read_parameters(node).tobytes()
+        small_chunks(4 * chunk)
+        nodes = graph.add(*rows)
+        for _ in range(2):  # the second refers to the first
+            row, c = rng.standard_normal(size).astype(np.float32), coefficients()
+            nodes.append(graph.partial(ranges, row, c, nodes))
+            rows.append(reference(ranges, row, c, rows))
+            assert graph.store.read_parameters(nodes[-1]).tobytes() == rows[-1].tobytes()
+        c = coefficients()
+        derived = graph.derive(c, nodes)
+        pair = [nodes[-1], derived]
+        blocks = list(graph.store.parameter_blocks(pair))
+        assert [start for start, _ in blocks] == list(range(0, size, len(blocks[0][1][0])))
+        for i, node in enumerate(pair):
+            parts = np.concatenate([block[i] for _, block in blocks])
+            assert parts.tobytes() == graph.store.read_parameters(node).tobytes()
         materialised = [graph.store.read_parameters(n) for n in nodes]
         assert graph.store.read_parameters(derived).tobytes() == combine(c, materialised).tobytes()
 
@@ -124,10 +124,9 @@ def test_long_chains_of_partial_nodes_are_no_problem(graph: Any) -> None:
 
 
 def test_reading_takes_few_chunks_of_memory_and_few_looks_at_the_index(
-    graph: Any, space_factory: Any, monkeypatch: pytest.MonkeyPatch
+    graph: Any, space_factory: Any, small_chunks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgraph_store.tensors.objects.CHUNK_BYTES", 16_000)
-    monkeypatch.setattr("mgraph_store.transaction.CHUNK_BYTES", 16_000)
+    small_chunks(16_000)
     size = 400_000  # 1.6 MB, 100 chunks
     of_size(graph, size, space_factory)
     nodes = [graph.add(np.full(size, k, np.float32))[0] for k in range(4)]

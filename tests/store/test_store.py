@@ -244,9 +244,8 @@ def test_derived_nodes_are_sums(graph: Any) -> None:
         assert graph.store.read_parameters(derived).tobytes() == combine(coefficients, rows).tobytes()
 
 
-def test_derived_nodes_of_many_chunks(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgraph_store.tensors.objects.CHUNK_BYTES", 400)
-    monkeypatch.setattr("mgraph_store.transaction.CHUNK_BYTES", 400)
+def test_derived_nodes_of_many_chunks(graph: Any, small_chunks: Any) -> None:
+    small_chunks(400)
     rows = [np.random.default_rng(i).standard_normal(1001).astype(np.float32) for i in range(3)]
     nodes = [n for r in rows for n in graph.add(r)]
     derived = graph.derive([0.3, 0.3, 0.4], nodes)

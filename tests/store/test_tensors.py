@@ -29,9 +29,9 @@ def objects(tmp_path: Path) -> TensorStore:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several chunks without megabytes: 100 bytes each at most."""
-    monkeypatch.setattr(tensors, "CHUNK_BYTES", 100)
+def tiny_chunks(small_chunks: Any) -> None:
+    """Chunks of 104 bytes at most."""
+    small_chunks(104)
 
 
 def put(objects: TensorStore, codec: str = "none", **groups: Any) -> str:
@@ -42,7 +42,7 @@ def put(objects: TensorStore, codec: str = "none", **groups: Any) -> str:
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), codec=st.sampled_from(["none", "blosc"]))
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("tiny_chunks")
 def test_any_array_comes_back_bit_for_bit(objects: TensorStore, data: st.DataObject, codec: str) -> None:
     """NaN, infinities, negative zero and the fill values themselves included."""
     groups = {
@@ -64,7 +64,7 @@ def test_any_segment_comes_back_row_by_row(objects: TensorStore, rows: Any, code
         assert objects.read(key, row=i).tobytes() == row.tobytes()
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("tiny_chunks")
 def test_parts_and_chunks_make_up_the_whole(objects: TensorStore) -> None:
     data = np.arange(60, dtype=np.float32)
     array = objects.open(put(objects, float32=data))
@@ -76,7 +76,7 @@ def test_parts_and_chunks_make_up_the_whole(objects: TensorStore) -> None:
             assert array.read(start, stop).tolist() == data[start:stop].tolist(), (start, stop)
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("tiny_chunks")
 def test_a_damaged_chunk_is_noticed_whichever_thread_reads_it(objects: TensorStore, tmp_path: Path) -> None:
     """An array of several chunks is read by several threads, none of which is left at work after an error."""
     key = put(objects, float32=np.arange(200, dtype=np.float32))
@@ -91,7 +91,7 @@ def test_a_damaged_chunk_is_noticed_whichever_thread_reads_it(objects: TensorSto
     assert objects.read(key).tolist() == list(range(200))
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("tiny_chunks")
 def test_who_reads_a_part_of_a_chunk_notices_damage_anywhere_in_it(objects: TensorStore, tmp_path: Path) -> None:
     data = np.arange(59, dtype=np.float32)  # the last of three chunks has one number that is no part of it
     key = put(objects, float32=data)
@@ -108,11 +108,11 @@ def test_who_reads_a_part_of_a_chunk_notices_damage_anywhere_in_it(objects: Tens
     assert array.read(30, 59).tolist() == data[30:].tolist()
 
 
-def test_chunks_are_equal_and_at_most_four_mebibytes(objects: TensorStore, tmp_path: Path) -> None:
+def test_chunks_are_equal_whole_pages_and_at_most_four_mebibytes(objects: TensorStore, tmp_path: Path) -> None:
     key = put(objects, float32=np.zeros(2 * 2**20 + 3, np.float32), float64=np.zeros(2**19, np.float64))
     root = tmp_path / "tensors.zarr" / key
     sizes = [p.stat().st_size for p in sorted((root / "float32" / "c").iterdir())]
-    assert sizes == [699_052 * 4 + 4] * 3  # ceil(P / 3) elements and a CRC
+    assert sizes == [683 * 4096 + 4] * 3  # ceil(P / 3) elements, on to the next page, and a CRC
     assert [p.stat().st_size for p in (root / "float64" / "c").iterdir()] == [2**22 + 4]
 
 
@@ -145,7 +145,7 @@ def test_every_flipped_bit_is_noticed(objects: TensorStore, tmp_path: Path, code
         assert objects.read(key if row is None else segment, row=row).tobytes() == data.tobytes()
 
 
-@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.usefixtures("tiny_chunks")
 @pytest.mark.parametrize("codec", tensors.CODECS)
 def test_a_lost_or_cut_chunk_is_noticed_on_opening(objects: TensorStore, tmp_path: Path, codec: str) -> None:
     key = put(objects, codec, float32=np.arange(60, dtype=np.float32))

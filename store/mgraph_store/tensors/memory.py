@@ -19,7 +19,8 @@ KEPT_ABOVE = 32 << 20
 KEPT_UP_TO = 128 << 20
 """Bytes of an array up to which its memory is kept; the process may hold so much without need."""
 
-_PAGE = 4096
+PAGE = 4096
+"""Bytes of a page of memory, in most systems."""
 
 _kept: list[NDArray[np.uint8]] = []  # at most one; taken and put back in single steps, so that threads need no lock
 
@@ -32,10 +33,10 @@ def new_array(size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     look as if it needed the store just before.
     """
     nbytes = size * dtype.itemsize
-    if nbytes <= 64 * _PAGE:
+    if nbytes <= 64 * PAGE:
         return np.empty(size, dtype)
-    whole = _lend(nbytes + _PAGE) if KEPT_ABOVE < nbytes <= KEPT_UP_TO else np.empty(nbytes + _PAGE, np.uint8)
-    start = -whole.ctypes.data % _PAGE
+    whole = _lend(nbytes + PAGE) if KEPT_ABOVE < nbytes <= KEPT_UP_TO else np.empty(nbytes + PAGE, np.uint8)
+    start = -whole.ctypes.data % PAGE
     return whole[start : start + nbytes].view(dtype)
 
 

@@ -36,6 +36,7 @@ from mgraph_store.rows.ids import random_characters
 from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
 from mgraph_store.tensors.attributes import NONE
 from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
+from mgraph_store.tensors.memory import PAGE
 from mgraph_store.tensors.rawzarr import write_array, write_group, write_segment
 
 CODECS = ("none", "blosc")
@@ -258,9 +259,13 @@ class TensorStore:
 
 
 def _chunk_of(array: NDArray[Any]) -> int:
-    """Return the number of elements in a chunk of a flat array: all chunks have the same size, as few as possible."""
+    """Return the number of elements in a chunk of a flat array: all chunks have the same size, as few as possible.
+
+    Those of several are whole pages, so that each is copied from a page of its file to the beginning of a page.
+    """
     pieces = -(-array.size // (CHUNK_BYTES // array.dtype.itemsize))
-    return int(-(-array.size // pieces))
+    each, page = -(-array.size // pieces), PAGE // array.dtype.itemsize
+    return int(each if pieces == 1 else -(-each // page) * page)
 
 
 def disk_error(error: OSError, place: Path) -> StoreError:
