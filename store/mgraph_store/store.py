@@ -452,8 +452,9 @@ class GraphStore:
 
         Raises
         ------
-        NotFoundError
-            If there is no such node; for buffers, see :meth:`read_buffers`.
+        NotFoundError, CorruptError, FormatError
+            At once, if there is no such node or its recipe cannot be used; then as :meth:`read_parameters`, and for
+            buffers as :meth:`read_buffers`.
         """
         from mgraph_store import values
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, NotFoundError
+from mgraph_store.index.reader import Reader
 from mgraph_store.recipes import (
     Computation,
     Recipe,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 def read_parameters(store: GraphStore, node: Node | str) -> NDArray[np.float32]:
     """Read a node's parameters, shape (D,), as a new array."""
-    recipes = _recipes(store, node)  # in this thread, where an open reading counts, never in the other one
+    recipes = _looked_up(store, node)  # in this thread, where an open reading counts, never in the other one
     last = recipes[-1].node
     if not is_computed(last):
         array = _stored(store, last)
@@ -42,12 +44,13 @@ def read_parameters(store: GraphStore, node: Node | str) -> NDArray[np.float32]:
 
 def computation(store: GraphStore, node: Node | str) -> Computation:
     """Open a node's parameters without reading them."""
-    return Computation(_recipes(store, node), partial(_stored, store))
+    return Computation(_looked_up(store, node), partial(_stored, store))
 
 
 def combination(store: GraphStore, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
     """Open Σ c_k P_k of stored and partial nodes."""
-    found = [_node(store, node) for node in nodes]
+    with _looking(store) as index:
+        found = [_node(store, node, index) for node in nodes]
     if not found or len(found) != len(coefficients):
         raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
     active_terms(coefficients)
@@ -81,8 +84,8 @@ def parameter_blocks(store: GraphStore, nodes: Sequence[Node]) -> Iterator[tuple
 
 def read_buffers(store: GraphStore, node: Node | str, policy: str) -> dict[str, NDArray[Any]]:
     """Read a node's buffers under a policy: dtype name → flat array."""
-    node = _node(store, node)
-    with store.reading() as reader:
+    with _looking(store) as index:
+        node, reader = _node(store, node, index), index()
         rows = {row.policy: row for row in reader.all(NodeBuffers, node_id=node.id)}
         space = None if policy in rows else reader.get(Space, id=node.space_id)
     if space is None:
@@ -109,26 +112,40 @@ def buffer_arrays(store: GraphStore, row: NodeBuffers) -> dict[str, StoredArray]
 
 def tensors(store: GraphStore, node: Node | str, policy: str | None) -> Mapping[str, NDArray[Any]]:
     """Map names to tensors of a node; nothing is read before it is accessed."""
-    found = _node(store, node)
-    layout = _layout(store, found.space_id)
+    with _looking(store) as index:  # once, also for what the first tensor needs, which is remembered
+        found = _recipes(store, node, index)[-1].node
+        layout = _layout(store, found.space_id, index)
 
     def opened() -> Computation:
-        recipes = _recipes(store, found)  # here, as in read_parameters
+        recipes = _looked_up(store, found)  # here, as in read_parameters
         return to_the_end(lambda: Computation(recipes, partial(_stored, store)))
 
     return TensorView(layout, opened, None if policy is None else lambda: read_buffers(store, found, policy))
 
 
-def _node(store: GraphStore, node: Node | str) -> Node:
+_Index = Callable[[], Reader]
+
+
+@contextlib.contextmanager
+def _looking(store: GraphStore) -> Iterator[_Index]:
+    """Return what opens the index, once, for a block in which several things are looked up that may be remembered."""
+    with contextlib.ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(store.reading()))
+
+
+def _node(store: GraphStore, node: Node | str, index: _Index) -> Node:
     if isinstance(node, Node):
         return node
-    if known := store.remembered.recipe(node):
-        return known[-1].node
-    with store.reading() as reader:
-        return reader.find_node(node)
+    known = store.remembered.recipe(node)
+    return known[-1].node if known else index().find_node(node)
 
 
-def _recipes(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
+def _looked_up(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
+    with _looking(store) as index:
+        return _recipes(store, node, index)
+
+
+def _recipes(store: GraphStore, node: Node | str, index: _Index) -> Sequence[Recipe]:
     """Return what a node is made of, itself last."""
     if isinstance(node, Node) and not is_computed(node):
         return [Recipe(node)]
@@ -136,20 +153,19 @@ def _recipes(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
     known = store.remembered.recipe(asked)
     if known and (isinstance(node, str) or known[-1].node == node):
         return known
-    with store.reading() as reader:
-        found = node if isinstance(node, Node) else reader.find_node(node)
-        more = others_near(reader, found) if store.remembered.knows_any() else []  # whoever reads a second one
-        recipes = look_up_beside(reader, found, more)
-        store.remembered.take({**recipes, asked: recipes[found.id]})
+    reader = index()
+    found = node if isinstance(node, Node) else reader.find_node(node)
+    more = others_near(reader, found) if store.remembered.knows_any() else []  # whoever reads a second one
+    recipes = look_up_beside(reader, found, more)
+    store.remembered.take({**recipes, asked: recipes[found.id]})
     return recipes[found.id]
 
 
-def _layout(store: GraphStore, space: str) -> Layout:
+def _layout(store: GraphStore, space: str, index: _Index) -> Layout:
     known = store.remembered.layout(space)
     if known is None:
-        with store.reading() as reader:
-            known = Layout.from_json(reader.get(Space, id=space).layout)
-            store.remembered.take({}, {space: known})
+        known = Layout.from_json(index().get(Space, id=space).layout)
+        store.remembered.take({}, {space: known})
     return known
 
 

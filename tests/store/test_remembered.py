@@ -129,3 +129,21 @@ def test_what_is_remembered_is_bounded(graph: Any, looks: list[None], monkeypatc
         for k, name in enumerate("abcdef"):
             assert graph.store.read_parameters(name).tobytes() == graph.parameters(k).tobytes()
     assert len(looks) == 12
+
+
+@pytest.mark.parametrize("what", ["a", "a point"])
+def test_the_index_is_opened_once_for_a_tensor(graph: Any, looks: list[None], what: str) -> None:
+    point = swept(graph)[7]
+    store = GraphStore(graph.store.path)
+    first = next(iter(store.tensors(point if what == "a point" else what).values())).ravel()
+    assert (first == (at(graph, 7) if what == "a point" else graph.parameters())[: first.size]).all()
+    assert len(looks) == 1
+
+
+def test_the_index_is_opened_once_for_a_sum(graph: Any, looks: list[None]) -> None:
+    rows = [graph.parameters(k) for k in range(3)]
+    graph.add(*rows, names=("a", "b", "c"))
+    looks.clear()
+    total = GraphStore(graph.store.path).combination([1, 1, 1], ["a", "b", "c"]).run()
+    assert total.tobytes() == (rows[0] + rows[1] + rows[2]).tobytes()
+    assert len(looks) == 1
