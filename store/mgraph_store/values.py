@@ -136,28 +136,37 @@ def _looking(store: GraphStore) -> Iterator[_Index]:
 def _node(store: GraphStore, node: Node | str, index: _Index) -> Node:
     if isinstance(node, Node):
         return node
-    known = store.remembered.recipe(node)
+    known = _known(store, node)
     return known[-1].node if known else index().find_node(node)
 
 
 def _looked_up(store: GraphStore, node: Node | str) -> Sequence[Recipe]:
+    """Return what a node is made of, itself last."""
+    known = _known(store, node)
+    if known is not None:
+        return known
     with _looking(store) as index:
         return _recipes(store, node, index)
 
 
-def _recipes(store: GraphStore, node: Node | str, index: _Index) -> Sequence[Recipe]:
-    """Return what a node is made of, itself last."""
-    if isinstance(node, Node) and not is_computed(node):
+def _known(store: GraphStore, node: Node | str) -> Sequence[Recipe] | None:
+    if isinstance(node, str):
+        return store.remembered.recipe(node)
+    if not is_computed(node):
         return [Recipe(node)]
-    asked = node.id if isinstance(node, Node) else node
-    known = store.remembered.recipe(asked)
-    if known and (isinstance(node, str) or known[-1].node == node):
+    known = store.remembered.recipe(node.id)
+    return known if known and known[-1].node == node else None
+
+
+def _recipes(store: GraphStore, node: Node | str, index: _Index) -> Sequence[Recipe]:
+    known = _known(store, node)
+    if known is not None:
         return known
     reader = index()
-    found = node if isinstance(node, Node) else reader.find_node(node)
+    found = reader.find_node(node) if isinstance(node, str) else node
     more = others_near(reader, found) if store.remembered.knows_any() else []  # whoever reads a second one
     recipes = look_up_beside(reader, found, more)
-    store.remembered.take({**recipes, asked: recipes[found.id]})
+    store.remembered.take({**recipes, node if isinstance(node, str) else node.id: recipes[found.id]})
     return recipes[found.id]
 
 
