@@ -29,7 +29,7 @@ from mgraph_store.tensors.threads import THREADS, deal
 
 _MOST_HELD = 64  # folders, of the thousand or so that a process may have open
 
-STREAM_BLOCK = 1 << 17
+STREAM_BLOCK = 1 << 18
 """Elements that are read and summed at a time: output and one row stay in the cache, and the threads, which hand Python
 to each other after every step, do so seldom."""
 
@@ -186,7 +186,7 @@ class Computation:
 
     def run(self, threads: int = THREADS) -> NDArray[np.float32]:
         """Compute all; a new array of shape (D,)."""
-        out = new_array(self.size, np.dtype(np.float32))
+        out = _new(self.size)
         with self._held() as held:
 
             def work(starts: Iterator[int]) -> None:
@@ -208,7 +208,7 @@ class Computation:
 
             def work(starts: Iterator[int]) -> None:
                 length = min(self.chunk, self.size)
-                out, scratch = np.empty(length, np.float32), _Scratch(length)
+                out, scratch = _new(length), _Scratch(length)
                 for start in starts:
                     part = out[: min(self.chunk, self.size - start)]
                     held._fill(part, start, scratch)
@@ -218,7 +218,7 @@ class Computation:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
-        out = new_array(stop - start, np.dtype(np.float32))
+        out = _new(stop - start)
         scratch = _Scratch(min(self.chunk, out.shape[0]))
         while start < stop:  # to the end of a chunk, because one read in parts is read that many times
             end = min(stop, (start // self.chunk + 1) * self.chunk)
@@ -327,16 +327,23 @@ class _Scratch:
     """The memory of one thread, reused for every chunk, because fresh memory costs as much time as the sum."""
 
     def __init__(self, length: int) -> None:
-        self.product, self.row = (np.empty(min(n, length), np.float32) for n in (BLOCK, STREAM_BLOCK))
+        self.product, self.row = (_new(min(n, length)) for n in (BLOCK, STREAM_BLOCK))
         self._length = length
         self._free: list[NDArray[np.float32]] = []
+        self._taken: dict[int, NDArray[np.float32]] = {}
 
     def take(self, length: int) -> NDArray[np.float32]:
-        whole = self._free.pop() if self._free else np.empty(self._length, np.float32)
-        return whole[:length]
+        whole = self._free.pop() if self._free else _new(self._length)
+        part = whole[:length]
+        self._taken[id(part)] = whole
+        return part
 
     def give_back(self, array: NDArray[np.float32]) -> None:
-        self._free.append(array if array.base is None else array.base)
+        self._free.append(self._taken.pop(id(array)))
+
+
+def _new(size: int) -> NDArray[np.float32]:
+    return new_array(size, np.dtype(np.float32))
 
 
 def _terms_of(reader: Reader, nodes: Iterable[str]) -> list[NodeTerm]:
