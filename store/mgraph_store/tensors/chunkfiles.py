@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from fastcrc.crc32 import iscsi as crc32c  # twice as fast as what Zarr uses for it, where new processors help
+from fastcrc.crc32 import iscsi as crc32c  # which new processors do twice as fast as the one that Zarr uses
 from numpy.typing import NDArray
 
 from mgraph_store.folder import Folder
+from mgraph_store.tensors.memory import new_array
 
 if TYPE_CHECKING:
     import zarr
@@ -72,7 +73,7 @@ def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0, *, before: i
 
 def _pass_over(descriptor: int, offset: int, count: int, found: int) -> int:
     """Return the checksum of bytes that nobody wants, continued from that of those before them."""
-    scratch = np.empty(min(count, PIECE), np.uint8)
+    scratch = new_array(min(count, PIECE), np.dtype(np.uint8))
     for start in range(0, count, PIECE):
         piece = scratch[: count - start]
         _fill(descriptor, piece.data, offset + start)
