@@ -214,8 +214,11 @@ def recorded_on() -> dict[str, str]:
     import torch
 
     facts = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*: (.*)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
-    return {"processor": model.group(1) if model else platform.processor(), "torch": torch.__version__}
+    text = facts.read_text() if facts.exists() else ""
+    # Where a name is shared by generations of processors that round differently, these two tell them apart.
+    told = [re.search(rf"^{field}\s*: (.*)$", text, re.MULTILINE) for field in ("model name", "cpu family", "model")]
+    processor = " ".join(found.group(1) for found in told if found) or platform.processor()
+    return {"processor": processor, "torch": torch.__version__}
 
 
 GENERATED = {"docs/commands.md": commands_page, "docs/methods.md": methods_page, "docs/results.md": results_page}

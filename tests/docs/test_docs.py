@@ -156,13 +156,16 @@ SHOWN = """
  a      mwrv6jcyeidwz       0.0813       1.5
  b      mmtlzwwsw6zpu        0.214      12.5
 a and mwrv6jcyeidwz at 61 points, 2026-11-24T07:00:39Z
-"""
+a sha256-{0}, b sha256-{1}, a again sha256-{0}
+""".format("149cf867" * 8, "c14cd65c" * 8)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "count"),
     [
         ("mwrv6jcyeidwz", "mwrv6jcyeidww", 0),  # another id, the same in both places
+        ("149cf867", "9ac0136b", 0),  # another digest, the same in both places
+        ("again sha256-149cf867", "again sha256-c14cd65c", 1),
         ("0.0813       1.5", "0.0815      17.5", 0),  # a last digit and a clock
         ("2026-11-24T07:00:39Z", "2026-12-01T11:00:00Z", 0),
         ("0.214", "0.314", 1),

@@ -16,7 +16,7 @@ from itertools import zip_longest
 RELATIVE, ABSOLUTE = 0.15, 0.012
 """How far a number may be off; four images of the 360 of the digits' test split are 0.011."""
 
-_NAME = re.compile(r"[mcpsgakwrn][a-z2-7]{12}|[0-9a-f]{32}")
+_NAME = re.compile(r"[mcpsgakwrn][a-z2-7]{12}|[0-9a-f]{32}|[0-9a-f]{64}")
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _TOKEN = re.compile(
     rf"\b(?:{_NAME.pattern})\b|\d{{4}}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:\.\d+)?Z?)?"
