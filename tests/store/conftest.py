@@ -254,3 +254,17 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr("mgraph_store.tensors.objects.PAGE", math.gcd(nbytes, 8))
 
     return limit
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows whenever a store opens the index."""
+    seen: list[None] = []
+    real = GraphStore.reading
+
+    def reading(self: GraphStore, **options: Any) -> Any:
+        seen.append(None)
+        return real(self, **options)
+
+    monkeypatch.setattr(GraphStore, "reading", reading)
+    return seen

@@ -17,20 +17,6 @@ from mgraph_store.upkeep.removal import plan_removal
 COUNT = 100
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Grows whenever a store opens the index."""
-    seen: list[None] = []
-    real = GraphStore.reading
-
-    def reading(self: GraphStore, **options: Any) -> Any:
-        seen.append(None)
-        return real(self, **options)
-
-    monkeypatch.setattr(GraphStore, "reading", reading)
-    return seen
-
-
 def swept(graph: Any, kernel: Callable[[int], int] = lambda _: 1) -> list[str]:
     """Sweep a line between modes a and b; return the ids of its points."""
     a, b = graph.add(graph.parameters(), graph.parameters(1), names=("a", "b"))
