@@ -33,7 +33,7 @@ from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.flushing import NewTree
 from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
+from mgraph_store.tensors.arrays import Files, LocalFiles, StoredArray, one_at_a_time
 from mgraph_store.tensors.attributes import NONE
 from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
 from mgraph_store.tensors.memory import PAGE
@@ -143,9 +143,10 @@ class TensorStore:
         CorruptError
             If it is missing, incomplete or not what was asked for.
         """
-        if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
-        return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
+        return StoredArray(self._files_of(_checked(key)), key, dtype, row)
+
+    def _files_of(self, key: str) -> Files:
+        return LocalFiles(self._root.sub(key))
 
     def open_again(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open like :meth:`open`, but reuse an array that was opened a short while ago: objects do not change.
@@ -229,9 +230,7 @@ class TensorStore:
     def copy_object(self, key: str, folder: Folder) -> None:
         """Copy an object into a folder in the form of the local store, and flush it; ``FileNotFoundError`` if it is
         gone."""
-        if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
-        self._root.copy_tree(key, folder)
+        self._root.copy_tree(_checked(key), folder)
 
     def _publish(
         self, key: str, build: Callable[[Create], None], codec: str, build_raw: Callable[[NewTree], None]
@@ -256,6 +255,12 @@ class TensorStore:
             if isinstance(error, OSError):
                 raise disk_error(error, self._root.path) from error
             raise
+
+
+def _checked(key: str) -> str:
+    if not KEY.fullmatch(key):
+        raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
+    return key
 
 
 def _chunk_of(array: NDArray[Any]) -> int:

@@ -54,6 +54,7 @@ class RemoteTensorStore(TensorStore):
     def _claims(self) -> Claims:
         return Claims(self._root.above(), self._place, self._plain)
 
+    @override
     def _files_of(self, key: str) -> RemoteFiles:
         return RemoteFiles(self._storage, key)
 
@@ -88,13 +89,6 @@ class RemoteTensorStore(TensorStore):
         """Make this graph's directory the only one that uses the tensors."""
         _ = self._storage
         self._claims.take_over()
-
-    @override
-    def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
-        """Open an array of an object, or one row of a segment; errors like those of the local store."""
-        if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
-        return StoredArray(self._files_of(key), key, dtype, row)
 
     @override
     def arrays(self, key: str) -> dict[str, StoredArray]:
